@@ -1,0 +1,86 @@
+//! Tells the time, and whether that time can be believed.
+//!
+//! Owns the only reads of the system clock in Larder. Called by everything that stamps, ages or waits; calls
+//! nothing. These boards have no battery clock: after a power cut the time may be years back until the network
+//! has set it, so every decision that deletes by age asks [`Clock::trusted_now`] first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A wall-clock time as whole seconds since 1970, UTC; what stamps on disk hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixSeconds(pub u64);
+
+impl UnixSeconds {
+    /// Returns how long ago `earlier` was; zero if it lies ahead.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+
+    /// Returns the same time as the standard library's type, for file times.
+    pub fn to_system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(self.0)
+    }
+
+    /// Returns the whole seconds of a file time; times before 1970 become zero.
+    pub fn from_system_time(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+    }
+}
+
+/// No correct clock shows a time before this one: 2026-11-01, when this code was written. Moved forward at releases.
+pub const CLOCK_FLOOR: UnixSeconds = UnixSeconds(1_793_491_200);
+
+/// The source of time. Clones share one clock, so a test advances it for everyone.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    /// Seconds a test has added to the wall clock and the steady clock alike.
+    advanced_s: Arc<AtomicU64>,
+}
+
+impl Clock {
+    /// Returns the system's clock.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Returns the wall-clock time, right or wrong.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    pub fn now(&self) -> UnixSeconds {
+        let now = UnixSeconds::from_system_time(SystemTime::now());
+        UnixSeconds(now.0 + self.advanced_s.load(Ordering::Relaxed))
+    }
+
+    /// Returns the wall-clock time if it is possible, that is, not before [`CLOCK_FLOOR`].
+    pub fn trusted_now(&self) -> Option<UnixSeconds> {
+        Some(self.now()).filter(|now| *now >= CLOCK_FLOOR)
+    }
+
+    /// Returns a steady time that only measures differences; it is right whatever the wall clock shows.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the steady clock")]
+    pub fn steady(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.advanced_s.load(Ordering::Relaxed))
+    }
+
+    /// Moves the clock forward, for tests.
+    pub fn advance(&self, by: Duration) {
+        self.advanced_s.fetch_add(by.as_secs(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stamp made before the floor is not trusted; one made after it is.
+    #[test]
+    fn floor_decides_trust() {
+        let clock = Clock::system();
+        assert_eq!(clock.trusted_now().is_some(), clock.now() >= CLOCK_FLOOR);
+        let before = clock.now();
+        clock.advance(Duration::from_secs(90));
+        assert!(clock.now().since(before) >= Duration::from_secs(90));
+        assert_eq!(before.since(clock.now()), Duration::ZERO);
+    }
+}

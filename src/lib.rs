@@ -1,0 +1,4 @@
+//! Larder, a Go module cache for an office network.
+
+pub mod clock;
+pub mod fill;
