@@ -1,0 +1,8 @@
+//! The way out: names to addresses, addresses to connections, connections to HTTP answers.
+//!
+//! `egress` uses `resolver`, `resolver` uses `dial`, and `dial` knows addresses only; that order is what keeps
+//! DNS over HTTPS and proxies by name from becoming a circle.
+
+pub mod dial;
+pub mod egress;
+pub mod resolver;
