@@ -2,3 +2,6 @@
 
 pub mod clock;
 pub mod fill;
+pub mod module;
+pub mod resource;
+pub mod sumdb;
