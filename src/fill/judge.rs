@@ -48,7 +48,7 @@ pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
     match resource {
         Resource::Artifact(module, ArtifactKind::Info) => {
             let version = info_version(body)?;
-            if version != module.version.as_str() {
+            if version != module.version().as_str() {
                 return Err(format!("the .info is for version {}", printable(&version)));
             }
             Ok(())
@@ -60,8 +60,8 @@ pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
         Resource::Artifact(_, ArtifactKind::Mod) | Resource::List(_) | Resource::SumdbLatest(_) | Resource::SumdbLookup(..) => {
             check_text(body)
         }
-        Resource::SumdbTile(_, tile) => match tile.hash_bytes() {
-            Some(expected) if expected != body.len() => Err(format!("the tile has {} bytes instead of {expected}", body.len())),
+        Resource::SumdbTile(_, tile) => match tile.bytes() {
+            Some(expected) if expected != body.len() as u64 => Err(format!("the tile has {} bytes instead of {expected}", body.len())),
             Some(_) | None => Ok(()),
         },
         Resource::Artifact(_, ArtifactKind::Zip) | Resource::SumdbSupported(_) => Ok(()),

@@ -104,14 +104,14 @@ impl Segments {
     }
 
     /// Notes bytes written at the segment's position; returns index and checksum of the block they complete.
-    pub(super) fn advance(&mut self, start: u64, written: &[u8]) -> Option<(usize, u32)> {
+    pub(super) fn advance(&mut self, start: u64, written: &[u8]) -> Option<(u64, u32)> {
         let segment = self.find(start)?;
         segment.block_crc.update(written);
         segment.pos += written.len() as u64;
         if segment.pos % BLOCK_BYTES != 0 && segment.pos != segment.end {
             return None;
         }
-        let index = usize::try_from((segment.pos - 1) / BLOCK_BYTES).ok()?;
+        let index = (segment.pos - 1) / BLOCK_BYTES;
         let crc = std::mem::replace(&mut segment.block_crc, crc32fast::Hasher::new()).finalize();
         Some((index, crc))
     }

@@ -62,7 +62,7 @@ impl SmallFiles {
                     Ok(fetched) => return Ok(fetched),
                     Err(failure) => failure,
                 };
-                let again = retry.again(&failure, &upstream).await;
+                let again = retry.again(&failure, &upstream, false).await;
                 if let Failure::Network { error, .. } = &failure {
                     self.upstreams.note_failure(&upstream, error, !again);
                 }

@@ -149,7 +149,7 @@ impl Store {
     /// What the system says; the partial stays then.
     pub fn commit_partial(&self, partial: &Partial, resource: &Resource) -> Result<StoredFile, Error> {
         let path = resource.path();
-        partial.sync()?;
+        partial.sync_data()?;
         blob::rename_durably(self, &partial.data_name, &path)?;
         self.unlink(&partial.journal_name)?;
         blob::open(self, &path)?.ok_or_else(|| Error::at(&path, io::Error::from(io::ErrorKind::NotFound)))

@@ -116,16 +116,16 @@ impl Partial {
         self.identity = Some(header.identity);
     }
 
-    /// Starts over with a file of another identity, or with the same one from zero. The bytes on disk stay until they
-    /// are overwritten, since readers may hold some of them already.
+    /// Starts over with a file of another identity, or with the same one from zero. The first `seen_bytes`, which readers
+    /// have been shown, stay on the disk to be compared with.
     ///
     /// # Errors
     /// `Full` when the whole length does not fit on the disk; else what the system says.
-    pub fn begin(&mut self, identity: &Identity) -> Result<(), Error> {
+    pub fn begin(&mut self, identity: &Identity, seen_bytes: u64) -> Result<(), Error> {
         self.blocks = vec![false; identity.length.map_or(0, block_count)];
         self.identity = Some(identity.clone());
         if let Some(length) = identity.length {
-            self.reserve(length)?;
+            self.reserve(length.max(seen_bytes))?;
         }
         let header = Header { format: FORMAT, resource: self.resource.clone(), identity: identity.clone() };
         let mut line = serde_json::to_vec(&header).map_err(|err| Error::at(&self.journal_name, err.into()))?;
@@ -173,6 +173,11 @@ impl Partial {
     /// # Errors
     /// What the system says.
     pub fn sync(&self) -> Result<(), Error> {
+        self.sync_data()?;
+        self.journal.sync_all().map_err(|err| Error::at(&self.journal_name, err))
+    }
+
+    pub(super) fn sync_data(&self) -> Result<(), Error> {
         self.file.sync_all().map_err(|err| Error::at(&self.data_name, err))
     }
 }

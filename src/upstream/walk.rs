@@ -82,13 +82,14 @@ impl Retry {
         Self { attempts, left: attempts, first_pause, pause: first_pause }
     }
 
-    /// Waits before the next attempt. Returns `false` when `failure` is final, or the attempts are spent.
+    /// Waits before the next attempt. Returns `false` when the attempts are spent, or `failure` is final and not, in the
+    /// caller's eyes, `worth_another` attempt all the same.
     ///
     /// # Cancel safety
     /// A dropped wait still counts as an attempt.
-    pub async fn again(&mut self, failure: &Failure, upstream: &Upstream) -> bool {
+    pub async fn again(&mut self, failure: &Failure, upstream: &Upstream, worth_another: bool) -> bool {
         self.left = self.left.saturating_sub(1);
-        if self.left == 0 || !failure.is_transient() || upstream.is_down() {
+        if self.left == 0 || !(failure.is_transient() || worth_another) || upstream.is_down() {
             return false;
         }
         let jitter = self.pause.mul_f64(fastrand::f64() * 0.5);
