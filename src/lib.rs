@@ -2,3 +2,6 @@
 
 pub mod clock;
 pub mod fill;
+pub mod net;
+pub mod server;
+pub mod shutdown;

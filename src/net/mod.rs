@@ -1,0 +1,3 @@
+//! The network below HTTP.
+
+pub mod cidr;
