@@ -76,9 +76,7 @@ const COMMON_FLAGS: [&str; 3] = ["cache", "config", "log-level"];
 /// # Errors
 /// [`Stop`], with the text to print.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Stop> {
-    let matches = command()
-        .try_get_matches_from(with_double_dashes(args))
-        .map_err(|error| stop(&error))?;
+    let matches = command().try_get_matches_from(with_double_dashes(args)).map_err(|error| stop(&error))?;
     let mut flags = BTreeMap::new();
     collect_flags(&matches, &mut flags);
     let command = match matches.subcommand() {
@@ -92,20 +90,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Sto
 }
 
 fn subcommand(name: &str, matches: &ArgMatches) -> Command {
-    let targets = || {
-        matches
-            .get_many::<String>("module")
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect()
-    };
+    let targets = || matches.get_many::<String>("module").into_iter().flatten().cloned().collect();
     match name {
         "check-config" => Command::CheckConfig,
         "status" => Command::Status,
-        "gc" => Command::Gc {
-            dry_run: matches.get_flag("dry-run"),
-        },
+        "gc" => Command::Gc { dry_run: matches.get_flag("dry-run") },
         "pin" => Command::Pin { targets: targets() },
         "pins" => Command::Pins,
         "unpin" => Command::Unpin { targets: targets() },
@@ -133,11 +122,9 @@ fn with_double_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString>
             break;
         }
         let long = long_name(&arg).map(str::to_owned);
-        let takes_next = long.as_deref().is_some_and(|name| {
-            SETTINGS
-                .iter()
-                .any(|setting| setting.flag == Some(name) && !setting.is_switch())
-        });
+        let takes_next = long
+            .as_deref()
+            .is_some_and(|name| SETTINGS.iter().any(|setting| setting.flag == Some(name) && !setting.is_switch()));
         if long.is_some() && !arg.as_encoded_bytes().starts_with(b"--") {
             let mut double = OsString::from("-");
             double.push(&arg);
@@ -156,22 +143,14 @@ fn with_double_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString>
 /// Returns what follows the dashes of a long flag, up to the end: with `=value`, if that is there.
 fn long_name(arg: &OsStr) -> Option<&str> {
     let text = arg.to_str()?;
-    let name = text
-        .strip_prefix("--")
-        .or_else(|| text.strip_prefix('-').filter(|name| name.len() > 1))?;
-    name.starts_with(|first: char| first.is_ascii_alphabetic())
-        .then_some(name)
+    let name = text.strip_prefix("--").or_else(|| text.strip_prefix('-').filter(|name| name.len() > 1))?;
+    name.starts_with(|first: char| first.is_ascii_alphabetic()).then_some(name)
 }
 
 /// Builds the command line's description from the table of settings.
 pub fn command() -> clap::Command {
     let plain = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
-    let module = || {
-        Arg::new("module")
-            .value_name("MODULE[@VERSION]")
-            .required(true)
-            .num_args(1..)
-    };
+    let module = || Arg::new("module").value_name("MODULE[@VERSION]").required(true).num_args(1..);
     let dry_run = Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
     let root = clap::Command::new("larder")
         .version(env!("CARGO_PKG_VERSION"))
@@ -184,14 +163,8 @@ pub fn command() -> clap::Command {
         );
     with_settings(root, |_| true)
         .subcommand(with_settings(plain("serve", "Serve modules (the default)"), |_| true))
-        .subcommand(with_settings(
-            plain("check-config", "Print the configuration and where it comes from"),
-            |_| true,
-        ))
-        .subcommand(with_settings(
-            plain("status", "Tell how the service is doing"),
-            is_common,
-        ))
+        .subcommand(with_settings(plain("check-config", "Print the configuration and where it comes from"), |_| true))
+        .subcommand(with_settings(plain("status", "Tell how the service is doing"), is_common))
         .subcommand(with_settings(
             plain("gc", "Remove modules by the rules of age and space")
                 .arg(dry_run.help("Only tell what would be removed")),
@@ -215,17 +188,10 @@ fn is_common(flag: &str) -> bool {
 fn with_settings(command: clap::Command, is_shown: fn(&str) -> bool) -> clap::Command {
     let args = SETTINGS.iter().filter_map(|setting| {
         let flag = setting.flag?;
-        let arg = Arg::new(flag)
-            .long(flag)
-            .help(help(setting))
-            .help_heading("Settings")
-            .hide(!is_shown(flag));
+        let arg = Arg::new(flag).long(flag).help(help(setting)).help_heading("Settings").hide(!is_shown(flag));
         Some(if setting.is_switch() {
             // Go's form of a switch: alone, or with `=true` or `=false`.
-            arg.num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-                .value_name("BOOL")
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL")
         } else {
             arg.num_args(1).value_name(setting.value_name).allow_hyphen_values(true)
         })
@@ -265,17 +231,13 @@ fn stop(error: &clap::Error) -> Stop {
     let meant = context(ContextKind::SuggestedArg)
         .map(|arg| format!("-{}", arg.trim_start_matches('-')))
         .or_else(|| context(ContextKind::SuggestedSubcommand).map(str::to_owned));
-    let hint = meant.map_or_else(
-        || "; see larder -help".to_owned(),
-        |meant| format!("; did you mean {meant}? See larder -help"),
-    );
+    let hint = meant
+        .map_or_else(|| "; see larder -help".to_owned(), |meant| format!("; did you mean {meant}? See larder -help"));
     Stop::Mistake(match (error.kind(), flag) {
         (ErrorKind::UnknownArgument, Some(flag)) => format!("{flag}: unknown flag{hint}"),
         (ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand, _) => {
-            let commands: Vec<String> = command()
-                .get_subcommands()
-                .map(|command| command.get_name().to_owned())
-                .collect();
+            let commands: Vec<String> =
+                command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
             format!("not a command{hint}; commands are {}", commands.join(", "))
         }
         (ErrorKind::InvalidUtf8, _) => "the command line is not valid UTF-8".to_owned(),
@@ -294,11 +256,7 @@ mod tests {
     use super::*;
 
     fn parse_words(words: &[&str]) -> Result<Invocation, Stop> {
-        parse(
-            std::iter::once("larder")
-                .chain(words.iter().copied())
-                .map(OsString::from),
-        )
+        parse(std::iter::once("larder").chain(words.iter().copied()).map(OsString::from))
     }
 
     fn mistake(words: &[&str]) -> String {
@@ -329,11 +287,7 @@ mod tests {
         for form in forms {
             let invocation = parse_words(form).unwrap();
             assert_eq!(invocation.command, Command::Serve, "{form:?}");
-            assert_eq!(
-                invocation.flags,
-                BTreeMap::from([("port", "3000".to_owned())]),
-                "{form:?}"
-            );
+            assert_eq!(invocation.flags, BTreeMap::from([("port", "3000".to_owned())]), "{form:?}");
         }
     }
 
@@ -342,18 +296,12 @@ mod tests {
     fn values_are_not_touched() {
         let flag = |words: &[&str], name| parse_words(words).unwrap().flags.get(name).cloned();
         assert_eq!(flag(&["-cache", "-odd"], "cache").as_deref(), Some("-odd"));
-        assert_eq!(
-            flag(&["-retry-attempts", "-1"], "retry-attempts").as_deref(),
-            Some("-1")
-        );
+        assert_eq!(flag(&["-retry-attempts", "-1"], "retry-attempts").as_deref(), Some("-1"));
         assert_eq!(flag(&["-gonosumdb", ""], "gonosumdb").as_deref(), Some(""));
         assert_eq!(flag(&["-cache=-a=b"], "cache").as_deref(), Some("-a=b"));
         assert_eq!(flag(&["-log-requests"], "log-requests").as_deref(), Some("true"));
         assert_eq!(flag(&["-log-requests=false"], "log-requests").as_deref(), Some("false"));
-        assert_eq!(
-            flag(&["-log-requests", "serve"], "log-requests").as_deref(),
-            Some("true")
-        );
+        assert_eq!(flag(&["-log-requests", "serve"], "log-requests").as_deref(), Some("true"));
         assert_eq!(flag(&["serve"], "port"), None);
     }
 
@@ -371,17 +319,10 @@ mod tests {
             (&["gc", "-dry-run", "-cache", "x"], Command::Gc { dry_run: true }),
             (
                 &["pin", "a.example/m@v1.0.0", "b.example"],
-                Command::Pin {
-                    targets: targets(&["a.example/m@v1.0.0", "b.example"]),
-                },
+                Command::Pin { targets: targets(&["a.example/m@v1.0.0", "b.example"]) },
             ),
             (&["pins"], Command::Pins),
-            (
-                &["unpin", "a.example/m"],
-                Command::Unpin {
-                    targets: targets(&["a.example/m"]),
-                },
-            ),
+            (&["unpin", "a.example/m"], Command::Unpin { targets: targets(&["a.example/m"]) }),
         ];
         for (words, command) in cases {
             assert_eq!(parse_words(words).unwrap().command, command, "{words:?}");
@@ -392,41 +333,28 @@ mod tests {
     #[test]
     fn help_and_version() {
         for words in [["-h"], ["-help"], ["--help"]] {
-            let Err(stop @ Stop::Answer(_)) = parse_words(&words) else {
-                panic!("{words:?}")
-            };
+            let Err(stop @ Stop::Answer(_)) = parse_words(&words) else { panic!("{words:?}") };
             assert_eq!(stop.exit_code(), 0);
             let Stop::Answer(text) = stop else { panic!() };
             for setting in SETTINGS {
                 let Some(flag) = setting.flag else { continue };
                 assert!(text.contains(&format!("--{flag}")), "{flag}");
-                assert!(
-                    setting.variables.iter().all(|variable| text.contains(variable.name)),
-                    "{flag}"
-                );
+                assert!(setting.variables.iter().all(|variable| text.contains(variable.name)), "{flag}");
             }
         }
         for words in [["-V"], ["-version"], ["--version"]] {
             let answer = Err(Stop::Answer(format!("larder {}\n", env!("CARGO_PKG_VERSION"))));
             assert_eq!(parse_words(&words), answer);
         }
-        let Err(Stop::Answer(text)) = parse_words(&["gc", "-help"]) else {
-            panic!()
-        };
-        assert!(
-            text.contains("--dry-run") && text.contains("--cache") && !text.contains("--retry-attempts"),
-            "{text}"
-        );
+        let Err(Stop::Answer(text)) = parse_words(&["gc", "-help"]) else { panic!() };
+        assert!(text.contains("--dry-run") && text.contains("--cache") && !text.contains("--retry-attempts"), "{text}");
     }
 
     /// A wrong command line exits 64 and names the flag or command meant, never a value.
     #[test]
     fn mistakes() {
         let cases: [(&[&str], &str); 9] = [
-            (
-                &["-upstraem=https://u:s3cret@a.example"],
-                "-upstraem: unknown flag; did you mean -upstream?",
-            ),
+            (&["-upstraem=https://u:s3cret@a.example"], "-upstraem: unknown flag; did you mean -upstream?"),
             (&["-colour", "s3cret"], "-colour: unknown flag; see larder -help"),
             (&["-port"], "-port: a value is missing"),
             (&["statsu"], "not a command; did you mean status?"),

@@ -1,6 +1,5 @@
 //! Larder, a Go module cache for an office network.
 
-pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;

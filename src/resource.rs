@@ -147,10 +147,7 @@ impl Resource {
         }
         let file = rest.strip_prefix("v/").ok_or_else(|| no_endpoint(path))?;
         let kind_of = |kind: &ArtifactKind| Some((file.strip_suffix(kind.suffix())?, *kind));
-        let (escaped, kind) = ArtifactKind::ALL
-            .iter()
-            .find_map(kind_of)
-            .ok_or_else(|| no_endpoint(path))?;
+        let (escaped, kind) = ArtifactKind::ALL.iter().find_map(kind_of).ok_or_else(|| no_endpoint(path))?;
         let module = ModulePath::from_escaped(module)?;
         match kind {
             ArtifactKind::Info => Ok(Self::info(module, &version::text_from_escaped(escaped)?)?),
@@ -318,10 +315,7 @@ fn parse_sumdb(path: &str, rest: &str) -> Result<Resource, ResourceError> {
     // A version may have an @ of its own, a path has none.
     let (module, version) = target.split_once('@').ok_or_else(|| no_endpoint(path))?;
     let module = ModulePath::from_escaped(module)?;
-    Ok(Resource::SumdbLookup(
-        name,
-        LookupTarget::new(module, &version::text_from_escaped(version)?)?,
-    ))
+    Ok(Resource::SumdbLookup(name, LookupTarget::new(module, &version::text_from_escaped(version)?)?))
 }
 
 /// Decodes percent-encoding once. Nothing if it is broken or hides what must not be hidden.

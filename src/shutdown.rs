@@ -1,16 +1,16 @@
-//! The stop signal, and the tasks that hear it.
+//! Tracked tasks, the signal that stops them and the deadline by which they have ended.
 //!
-//! Every task of Larder is spawned through [`Tasks`], so that a stop can wait for each of them by name and nothing
-//! runs on unseen. Called by everything that runs in the background; calls nothing of ours.
+//! Owns the only place that spawns tasks. Called by `app.rs` for root tasks and by the server for connections; calls
+//! nothing of Larder's own.
 
 use std::future::Future;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The running tasks and the token that asks them to stop. Clones share both.
+/// The tasks of one part of the program, and the signal that asks them to end. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -18,37 +18,33 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// Makes an empty group.
+    /// Makes an empty group whose signal has not been given.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs `future` as a task of its own. A panic ends that one task and is logged with its name.
-    #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
-    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(future);
-        self.tracker.spawn(async move {
-            if let Err(err) = task.await
-                && err.is_panic()
-            {
-                log::error!("task {name} panicked: this is a bug, please report it");
-            }
-        });
+    /// Starts a task and counts it until it has ended; `name` is for the log.
+    pub fn spawn<F>(&self, name: &'static str, future: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        log::trace!("task starts task={name}");
+        self.tracker.spawn(future).abort_handle()
     }
 
-    /// Returns the token that is cancelled when Larder stops.
+    /// Returns the signal that asks the tasks to end.
     pub fn token(&self) -> &CancellationToken {
         &self.token
     }
 
-    /// Asks every task to stop and waits for them, at most for `deadline`. Returns whether all have ended.
+    /// Gives the signal and waits until all tasks have ended or `deadline` has passed; tells whether they ended.
     ///
     /// # Cancel safety
-    /// The tasks have been asked even if the wait is dropped.
-    pub async fn stop(&self, deadline: Duration) -> bool {
+    /// The signal stays given; waiting can be started again.
+    pub async fn drain(&self, deadline: Duration) -> bool {
         self.token.cancel();
         self.tracker.close();
-        timeout(deadline, self.tracker.wait()).await.is_ok()
+        tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
     }
 }
 
@@ -56,15 +52,15 @@ impl Tasks {
 mod tests {
     use super::*;
 
-    /// A stop waits for tasks that heed the token, and gives up on those that do not.
-    #[tokio::test(start_paused = true)]
-    async fn stop_waits_within_its_deadline() {
+    /// A stop waits for tasks that heed the signal, and gives up on those that do not.
+    #[tokio::test]
+    async fn drain_waits_within_its_deadline() {
         let tasks = Tasks::new();
         let token = tasks.token().clone();
         tasks.spawn("heeds", async move { token.cancelled().await });
-        assert!(tasks.stop(Duration::from_secs(1)).await);
+        assert!(tasks.drain(Duration::from_secs(5)).await);
         let tasks = Tasks::new();
         tasks.spawn("deaf", std::future::pending());
-        assert!(!tasks.stop(Duration::from_secs(1)).await);
+        assert!(!tasks.drain(Duration::from_millis(20)).await);
     }
 }

@@ -66,27 +66,16 @@ fn part(text: &str) -> Option<(u128, &str)> {
     }
     let (unit, unit_ns) = UNITS_NS.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
     // More digits than a number holds are far above the limit, or far below a nanosecond.
-    let whole_ns = if whole.is_empty() {
-        0
-    } else {
-        whole.parse::<u128>().unwrap_or(u128::MAX).saturating_mul(unit_ns)
-    };
+    let whole_ns =
+        if whole.is_empty() { 0 } else { whole.parse::<u128>().unwrap_or(u128::MAX).saturating_mul(unit_ns) };
     let fraction = fraction.get(..fraction.len().min(18))?;
     let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    let fraction_ns = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse::<u128>().ok()? * unit_ns / scale
-    };
+    let fraction_ns = if fraction.is_empty() { 0 } else { fraction.parse::<u128>().ok()? * unit_ns / scale };
     Some((whole_ns.saturating_add(fraction_ns), rest.get(unit.len()..)?))
 }
 
 fn digits(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.bytes()
-            .position(|byte| !byte.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 /// Prints a duration so that [`parse`] reads the same back: `24h`, `1h30m`, `1.5ms` as `1ms500us`.
@@ -94,10 +83,7 @@ pub(super) fn print(duration: Duration) -> String {
     let mut rest_ns = duration.as_nanos();
     let mut text = String::new();
     for unit in ["h", "m", "s", "ms", "us", "ns"] {
-        let unit_ns = UNITS_NS
-            .iter()
-            .find(|(name, _)| *name == unit)
-            .map_or(1, |(_, unit_ns)| *unit_ns);
+        let unit_ns = UNITS_NS.iter().find(|(name, _)| *name == unit).map_or(1, |(_, unit_ns)| *unit_ns);
         if rest_ns >= unit_ns {
             text.push_str(&(rest_ns / unit_ns).to_string());
             text.push_str(unit);
@@ -129,11 +115,7 @@ mod tests {
             ("1\u{3bc}s", 1_000, "1us"),
             ("3ns", 3, "3ns"),
             ("1m0.000000001s", 60_000_000_001, "1m1ns"),
-            (
-                "9223372036854775807ns",
-                9_223_372_036_854_775_807,
-                "2562047h47m16s854ms775us807ns",
-            ),
+            ("9223372036854775807ns", 9_223_372_036_854_775_807, "2562047h47m16s854ms775us807ns"),
         ];
         for (text, nanoseconds, printed) in cases {
             let duration = parse(text).unwrap();

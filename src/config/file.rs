@@ -65,10 +65,7 @@ impl<'a> Fields<'a> {
 
     /// Returns the value of a key, if it says anything.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
-        self.0
-            .iter()
-            .find(|(name, node)| name == key && !node.is_empty())
-            .map(|(_, node)| node)
+        self.0.iter().find(|(name, node)| name == key && !node.is_empty()).map(|(_, node)| node)
     }
 
     /// Returns the text of a key, and reports if there is none.
@@ -98,11 +95,7 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> String {
 /// A text for the person: where the format is broken, never what stands there.
 pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<(String, Node)>, String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or("")
-        .to_ascii_lowercase();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("").to_ascii_lowercase();
     let root = match extension.as_str() {
         "json" => serde_json::from_str::<Node>(text).map_err(|error| format!("not valid JSON: {error}"))?,
         "yaml" | "yml" => yaml_serde::from_str::<Node>(text).map_err(|error| format!("not valid YAML: {error}"))?,
@@ -222,10 +215,7 @@ mod tests {
         ];
         for (path, text, expected) in cases {
             let mistake = parse(Path::new(path), text).unwrap_err();
-            assert!(
-                mistake.contains(expected) && !mistake.contains("s3cret"),
-                "{text}: {mistake}"
-            );
+            assert!(mistake.contains(expected) && !mistake.contains("s3cret"), "{text}: {mistake}");
         }
     }
 
@@ -233,10 +223,7 @@ mod tests {
     #[test]
     fn did_you_mean() {
         let known = ["port", "cache_dir", "max_cache_age"];
-        assert_eq!(
-            unknown_key("max_cach_age", &known),
-            "max_cach_age: unknown key; did you mean max_cache_age?"
-        );
+        assert_eq!(unknown_key("max_cach_age", &known), "max_cach_age: unknown key; did you mean max_cache_age?");
         assert_eq!(unknown_key("prot", &known), "prot: unknown key; did you mean port?");
         assert!(unknown_key("colour", &known).contains("known are port, cache_dir, max_cache_age"));
     }

@@ -186,11 +186,7 @@ impl Config {
         read_file: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<Loaded, ConfigErrors> {
         let mut report = Report::default();
-        let mut sources = Sources {
-            flags,
-            environment,
-            file: None,
-        };
+        let mut sources = Sources { flags, environment, file: None };
         sources.file = read_named_file(&sources, read_file, &mut report);
 
         let mut config = Self::default();
@@ -201,16 +197,9 @@ impl Config {
         let not_yet = config.not_yet(&origins, &mut report.warnings);
         config.look_across(&origins, &mut report);
         if report.is_clean() {
-            Ok(Loaded {
-                config,
-                warnings: report.warnings,
-                origins,
-                not_yet,
-            })
+            Ok(Loaded { config, warnings: report.warnings, origins, not_yet })
         } else {
-            Err(ConfigErrors {
-                mistakes: report.mistakes,
-            })
+            Err(ConfigErrors { mistakes: report.mistakes })
         }
     }
 
@@ -218,15 +207,9 @@ impl Config {
     pub fn socket_addresses(&self) -> Vec<SocketAddr> {
         if self.listen.is_empty() {
             let all = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
-            return all
-                .into_iter()
-                .map(|address| SocketAddr::new(address, self.port))
-                .collect();
+            return all.into_iter().map(|address| SocketAddr::new(address, self.port)).collect();
         }
-        self.listen
-            .iter()
-            .map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port)))
-            .collect()
+        self.listen.iter().map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port))).collect()
     }
 
     /// Finds what this version cannot do. A variable that is set for other programs too is only worth a warning.
@@ -284,16 +267,13 @@ fn read_named_file(
     read_file: &dyn Fn(&Path) -> io::Result<String>,
     report: &mut Report,
 ) -> Option<(PathBuf, Vec<(String, file::Node)>)> {
-    let setting = SETTINGS
-        .iter()
-        .find(|setting| setting.flag == Some(table::CONFIG_FLAG))?;
+    let setting = SETTINGS.iter().find(|setting| setting.flag == Some(table::CONFIG_FLAG))?;
     let mut config = Config::default();
     // Mistakes about the name itself are reported when its turn comes in the table.
     let origin = sources.settle(setting, &mut config, &mut Report::default());
     let path = config.config_file?;
-    let text = read_file(&path)
-        .map_err(|error| report.mistake(format!("{origin}: {}: {error}", path.display())))
-        .ok()?;
+    let text =
+        read_file(&path).map_err(|error| report.mistake(format!("{origin}: {}: {error}", path.display()))).ok()?;
     match file::parse(&path, &text) {
         Ok(fields) => {
             for (key, _) in &fields {
@@ -328,9 +308,7 @@ fn unknown_top_key(key: &str) -> Option<String> {
 /// Those of opening and reading; a file that is too long or not UTF-8.
 pub fn read_config_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    std::fs::File::open(path)?
-        .take(CONFIG_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
+    std::fs::File::open(path)?.take(CONFIG_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > CONFIG_FILE_BYTES_MAX {
         return Err(io::Error::other("longer than 1 MiB: not a configuration file"));
     }
@@ -339,7 +317,5 @@ pub fn read_config_file(path: &Path) -> io::Result<String> {
 
 /// Returns the environment of this process; variables whose names are not UTF-8 are none of Larder's.
 pub fn process_environment() -> BTreeMap<String, OsString> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-        .collect()
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
 }

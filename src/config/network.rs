@@ -32,15 +32,9 @@ impl fmt::Display for ListenAddress {
 /// Reads `127.0.0.1`, `::1`, `[::1]`, `127.0.0.1:8080` or `[::1]:8080`.
 pub(super) fn parse_listen(text: &str) -> Result<ListenAddress, String> {
     if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Ok(ListenAddress {
-            address: socket.ip(),
-            port: Some(socket.port()),
-        });
+        return Ok(ListenAddress { address: socket.ip(), port: Some(socket.port()) });
     }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse()
         .map(|address| ListenAddress { address, port: None })
         .map_err(|_| "not an address of this machine, such as 127.0.0.1, ::1 or 192.168.1.5:8080".to_owned())
@@ -84,11 +78,7 @@ pub(super) fn parse_proxy(text: &str) -> Result<ProxyServer, String> {
     if url.host_str().is_none_or(str::is_empty) || has_more {
         return Err(EXPECTED.to_owned());
     }
-    Ok(ProxyServer {
-        kind,
-        port: url.port().unwrap_or(port),
-        url: RedactedUrl::new(url),
-    })
+    Ok(ProxyServer { kind, port: url.port().unwrap_or(port), url: RedactedUrl::new(url) })
 }
 
 /// How a DNS server is asked.
@@ -141,11 +131,7 @@ impl fmt::Display for DnsServer {
 pub(super) fn parse_dns(text: &str) -> Result<DnsServer, String> {
     const EXPECTED: &str =
         "not a DNS server: write 8.8.8.8:53, udp://host, tcp://host, tls://host, quic://host or https://host/dns-query";
-    let text = if let Ok(address) = text.parse::<Ipv6Addr>() {
-        format!("[{address}]")
-    } else {
-        text.to_owned()
-    };
+    let text = if let Ok(address) = text.parse::<Ipv6Addr>() { format!("[{address}]") } else { text.to_owned() };
     let scheme = if text.contains("://") { "" } else { "udp://" };
     let url = Url::parse(&format!("{scheme}{text}")).map_err(|_| EXPECTED)?;
     let (transport, port) = match url.scheme() {
@@ -171,13 +157,7 @@ pub(super) fn parse_dns(text: &str) -> Result<DnsServer, String> {
     }
     let path = if is_https { url.path().to_owned() } else { String::new() };
     let query = url.query().map(Secret::new);
-    Ok(DnsServer {
-        transport,
-        host,
-        port: url.port().unwrap_or(port),
-        path,
-        query,
-    })
+    Ok(DnsServer { transport, host, port: url.port().unwrap_or(port), path, query })
 }
 
 /// A checksum database.
@@ -223,10 +203,7 @@ pub(super) fn parse_gosumdb(text: &str) -> Result<Option<ChecksumDatabase>, Stri
     if !name_is_good || !key_is_good {
         return Err(EXPECTED.to_owned());
     }
-    Ok(Some(ChecksumDatabase {
-        key: key.to_owned(),
-        url,
-    }))
+    Ok(Some(ChecksumDatabase { key: key.to_owned(), url }))
 }
 
 #[cfg(test)]
@@ -247,25 +224,14 @@ mod tests {
             ("tls://1.1.1.1:853", "tls://1.1.1.1:853"),
             ("tls://dns.example", "tls://dns.example:853"),
             ("quic://dns.adguard.com:853", "quic://dns.adguard.com:853"),
-            (
-                "https://cloudflare-dns.com/dns-query",
-                "https://cloudflare-dns.com:443/dns-query",
-            ),
+            ("https://cloudflare-dns.com/dns-query", "https://cloudflare-dns.com:443/dns-query"),
             ("https://1.1.1.1/dns-query", "https://1.1.1.1:443/dns-query"),
             ("https://dns.example/q?key=s3cret", "https://dns.example:443/q?***"),
         ];
         for (text, printed) in cases {
             assert_eq!(parse_dns(text).unwrap().to_string(), printed, "{text}");
         }
-        for text in [
-            "",
-            "ftp://s3cret",
-            "8.8.8.8:99999",
-            "tls://",
-            "udp://h/s3cret",
-            "https://u:s3cret@h/q",
-            "a b",
-        ] {
+        for text in ["", "ftp://s3cret", "8.8.8.8:99999", "tls://", "udp://h/s3cret", "https://u:s3cret@h/q", "a b"] {
             let mistake = parse_dns(text).unwrap_err();
             assert!(!mistake.contains("s3cret"), "{text}: {mistake}");
         }
@@ -275,42 +241,17 @@ mod tests {
     #[test]
     fn proxies() {
         let cases = [
-            (
-                "http://proxy-server:8080",
-                ProxyKind::Http,
-                8080,
-                "http://proxy-server:8080",
-            ),
+            ("http://proxy-server:8080", ProxyKind::Http, 8080, "http://proxy-server:8080"),
             ("https://proxy-server", ProxyKind::Http, 443, "https://proxy-server"),
             ("proxy-server:8080", ProxyKind::Http, 8080, "http://proxy-server:8080"),
-            (
-                "socks5://socks5-server:1080",
-                ProxyKind::Socks5,
-                1080,
-                "socks5://socks5-server:1080",
-            ),
-            (
-                "socks5h://u:s3cret@[::1]",
-                ProxyKind::Socks5h,
-                1080,
-                "socks5h://***@[::1]",
-            ),
+            ("socks5://socks5-server:1080", ProxyKind::Socks5, 1080, "socks5://socks5-server:1080"),
+            ("socks5h://u:s3cret@[::1]", ProxyKind::Socks5h, 1080, "socks5h://***@[::1]"),
         ];
         for (text, kind, port, printed) in cases {
             let proxy = parse_proxy(text).unwrap();
-            assert_eq!(
-                (proxy.kind, proxy.port, proxy.url.to_string().as_str()),
-                (kind, port, printed)
-            );
+            assert_eq!((proxy.kind, proxy.port, proxy.url.to_string().as_str()), (kind, port, printed));
         }
-        for text in [
-            "",
-            "ftp://s3cret",
-            "socks5://",
-            "http://h/s3cret",
-            "socks4://h:1",
-            "http://h?s3cret",
-        ] {
+        for text in ["", "ftp://s3cret", "socks5://", "http://h/s3cret", "socks4://h:1", "http://h?s3cret"] {
             let mistake = parse_proxy(text).unwrap_err();
             assert!(!mistake.contains("s3cret"), "{text}: {mistake}");
         }
@@ -320,22 +261,13 @@ mod tests {
     #[test]
     fn databases() {
         assert_eq!(parse_gosumdb("off"), Ok(None));
-        for text in [
-            "sum.example",
-            "sum.example/db",
-            "sum.example+1234abcd+Afoo+/x=",
-            "sum.example https://a.example",
-        ] {
+        for text in ["sum.example", "sum.example/db", "sum.example+1234abcd+Afoo+/x=", "sum.example https://a.example"]
+        {
             assert_eq!(parse_gosumdb(text).unwrap().unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "a b c",
-            "sum.example ftp://a",
-            "sum.example+12+A",
-            "sum.example+1234abcd",
-            "https://sum.example",
-        ] {
+        for text in
+            ["", "a b c", "sum.example ftp://a", "sum.example+12+A", "sum.example+1234abcd", "https://sum.example"]
+        {
             assert!(parse_gosumdb(text).is_err(), "{text}");
         }
     }

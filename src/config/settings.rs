@@ -68,18 +68,7 @@ impl Setting {
         let flag = if flag.is_empty() { None } else { Some(flag) };
         let key = if key.is_empty() { None } else { Some(key) };
         let not_yet = |_: &Config| None;
-        Self {
-            flag,
-            variables,
-            key,
-            former_keys: &[],
-            default,
-            value_name,
-            help,
-            read,
-            show,
-            not_yet,
-        }
+        Self { flag, variables, key, former_keys: &[], default, value_name, help, read, show, not_yet }
     }
 
     pub(super) const fn formerly(mut self, keys: &'static [&'static str]) -> Self {
@@ -94,15 +83,9 @@ impl Setting {
 }
 
 pub(super) const fn own(name: &'static str) -> Variable {
-    Variable {
-        name,
-        is_advisory: false,
-    }
+    Variable { name, is_advisory: false }
 }
 
 pub(super) const fn shared(name: &'static str) -> Variable {
-    Variable {
-        name,
-        is_advisory: true,
-    }
+    Variable { name, is_advisory: true }
 }

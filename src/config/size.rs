@@ -52,26 +52,16 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
         return Err(EXPECTED.to_owned());
     }
     let too_big = || "the size is too big".to_owned();
-    let whole_bytes = whole
-        .parse::<u64>()
-        .ok()
-        .and_then(|whole| whole.checked_mul(unit_bytes))
-        .ok_or_else(too_big)?;
+    let whole_bytes = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(unit_bytes)).ok_or_else(too_big)?;
     let scale = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| EXPECTED)?);
-    let fraction: u128 = if fraction.is_empty() {
-        0
-    } else {
-        fraction.parse().map_err(|_| EXPECTED)?
-    };
+    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| EXPECTED)? };
     let fraction_bytes = u64::try_from(fraction * u128::from(unit_bytes) / scale).map_err(|_| EXPECTED)?;
     whole_bytes.checked_add(fraction_bytes).ok_or_else(too_big)
 }
 
 /// Prints a size so that [`parse`] reads the same back.
 pub(super) fn print(bytes: u64) -> String {
-    let unit = PRINTED_BYTES
-        .into_iter()
-        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    let unit = PRINTED_BYTES.into_iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| bytes.to_string(), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
@@ -99,18 +89,7 @@ mod tests {
             assert_eq!(print(bytes), printed);
             assert_eq!(parse(printed), Ok(bytes));
         }
-        for text in [
-            "",
-            "GB",
-            "-1",
-            "1.GB",
-            ".5GB",
-            "1e9",
-            "1.2.3MB",
-            "5XB",
-            "0.0000000001TB",
-            "99999999TB",
-        ] {
+        for text in ["", "GB", "-1", "1.GB", ".5GB", "1e9", "1.2.3MB", "5XB", "0.0000000001TB", "99999999TB"] {
             assert!(parse(text).is_err(), "{text:?}");
         }
     }

@@ -65,10 +65,8 @@ impl Report {
 
     /// Takes over what another report holds, saying before each text where it was found.
     pub(super) fn absorb(&mut self, other: Self, place: &str) {
-        self.mistakes
-            .extend(other.mistakes.into_iter().map(|text| format!("{place}{text}")));
-        self.warnings
-            .extend(other.warnings.into_iter().map(|text| format!("{place}{text}")));
+        self.mistakes.extend(other.mistakes.into_iter().map(|text| format!("{place}{text}")));
+        self.warnings.extend(other.warnings.into_iter().map(|text| format!("{place}{text}")));
     }
 }
 
@@ -98,11 +96,7 @@ impl Sources<'_> {
             && let Some(text) = self.flags.get(name)
         {
             let node = Node::Scalar(text.clone());
-            candidates.push(Candidate {
-                origin: Origin::Flag(name),
-                node,
-                is_advisory: false,
-            });
+            candidates.push(Candidate { origin: Origin::Flag(name), node, is_advisory: false });
         }
         for Variable { name, is_advisory } in setting.variables {
             // An empty variable is an unset one, as in go-proxy.
@@ -113,11 +107,7 @@ impl Sources<'_> {
             match value.to_str() {
                 Some(text) => {
                     let node = Node::Scalar(text.to_owned());
-                    candidates.push(Candidate {
-                        origin,
-                        node,
-                        is_advisory: *is_advisory,
-                    });
+                    candidates.push(Candidate { origin, node, is_advisory: *is_advisory });
                 }
                 None => report.mistake(format!("{origin}: not valid UTF-8")),
             }
@@ -127,18 +117,10 @@ impl Sources<'_> {
             && let Some((_, node)) = fields.iter().find(|(name, node)| name == key && !node.is_empty())
         {
             let origin = Origin::File(path.clone(), key);
-            candidates.push(Candidate {
-                origin,
-                node: node.clone(),
-                is_advisory: false,
-            });
+            candidates.push(Candidate { origin, node: node.clone(), is_advisory: false });
         }
         let node = Node::Scalar(setting.default.to_owned());
-        candidates.push(Candidate {
-            origin: Origin::Default,
-            node,
-            is_advisory: false,
-        });
+        candidates.push(Candidate { origin: Origin::Default, node, is_advisory: false });
         candidates
     }
 
@@ -146,11 +128,7 @@ impl Sources<'_> {
     pub(super) fn settle(&self, setting: &'static Setting, config: &mut Config, report: &mut Report) -> Origin {
         let mut settled: Option<Origin> = None;
         for candidate in self.candidates(setting, report) {
-            let Candidate {
-                origin,
-                node,
-                is_advisory,
-            } = candidate;
+            let Candidate { origin, node, is_advisory } = candidate;
             let place = format!("{origin}: ");
             let mut found = Report::default();
             if let Some(stronger) = &settled {

@@ -45,10 +45,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("LISTEN")],
         ("ADDR,…", ""),
         "Addresses to listen on, else all, v4 and v6",
-        (
-            |c, node, r| many(&mut c.listen, node, r, network::parse_listen),
-            |c| joined(&c.listen),
-        ),
+        (|c, node, r| many(&mut c.listen, node, r, network::parse_listen), |c| joined(&c.listen)),
     ),
     Setting::new(
         "allow",
@@ -64,10 +61,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("CACHE_DIR")],
         ("DIR", "./cache"),
         "Cache directory",
-        (
-            |c, node, r| one(&mut c.cache_dir, node, r, path),
-            |c| c.cache_dir.display().to_string(),
-        ),
+        (|c, node, r| one(&mut c.cache_dir, node, r, path), |c| c.cache_dir.display().to_string()),
     )
     .formerly(&["cache"]),
     Setting::new(
@@ -78,11 +72,7 @@ pub static SETTINGS: &[Setting] = &[
         "Configuration file: .yaml, .yml or .json",
         (
             |c, node, r| optional(&mut c.config_file, node, r, path),
-            |c| {
-                c.config_file
-                    .as_ref()
-                    .map_or_else(String::new, |path| path.display().to_string())
-            },
+            |c| c.config_file.as_ref().map_or_else(String::new, |path| path.display().to_string()),
         ),
     ),
     Setting::new(
@@ -110,19 +100,9 @@ pub static SETTINGS: &[Setting] = &[
         "Upstreams that alone are asked for their pattern",
         (
             |c, node, r| {
-                c.private_upstreams = if node.is_empty() {
-                    Vec::new()
-                } else {
-                    upstreams::parse_private(node, r)
-                };
+                c.private_upstreams = if node.is_empty() { Vec::new() } else { upstreams::parse_private(node, r) };
             },
-            |c| {
-                c.private_upstreams
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            },
+            |c| c.private_upstreams.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
         ),
     )
     .formerly(&["private_upstream"]),
@@ -132,10 +112,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("NETWORK_MODE")],
         ("MODE", "fallback"),
         "When an upstream fails: strict relays that, fallback serves what is stored, offline never asks one",
-        (
-            |c, node, r| one(&mut c.network_mode, node, r, NetworkMode::parse),
-            |c| c.network_mode.to_string(),
-        ),
+        (|c, node, r| one(&mut c.network_mode, node, r, NetworkMode::parse), |c| c.network_mode.to_string()),
     ),
     Setting::new(
         "retry-attempts",
@@ -145,9 +122,7 @@ pub static SETTINGS: &[Setting] = &[
         "Attempts per upstream on 5xx, 429 and network errors; 0 and 1 are one attempt",
         (
             |c, node, r| {
-                one(&mut c.retry_attempts, node, r, |text| {
-                    number(text, 0, RETRY_ATTEMPTS_MAX)
-                });
+                one(&mut c.retry_attempts, node, r, |text| number(text, 0, RETRY_ATTEMPTS_MAX));
             },
             |c| c.retry_attempts.to_string(),
         ),
@@ -160,9 +135,7 @@ pub static SETTINGS: &[Setting] = &[
         "First retry delay, then exponential",
         (
             |c, node, r| {
-                one(&mut c.retry_backoff, node, r, |text| {
-                    time(text, Duration::ZERO, RETRY_BACKOFF_MAX)
-                });
+                one(&mut c.retry_backoff, node, r, |text| time(text, Duration::ZERO, RETRY_BACKOFF_MAX));
             },
             |c| duration::print(c.retry_backoff),
         ),
@@ -175,9 +148,7 @@ pub static SETTINGS: &[Setting] = &[
         "A download without a byte for this long is resumed",
         (
             |c, node, r| {
-                one(&mut c.stall_timeout, node, r, |text| {
-                    time(text, Duration::from_millis(1), STALL_TIMEOUT_MAX)
-                });
+                one(&mut c.stall_timeout, node, r, |text| time(text, Duration::from_millis(1), STALL_TIMEOUT_MAX));
             },
             |c| duration::print(c.stall_timeout),
         ),
@@ -190,9 +161,7 @@ pub static SETTINGS: &[Setting] = &[
         "Range connections per zip above 512 KB; 1 turns it off",
         (
             |c, node, r| {
-                one(&mut c.download_connections, node, r, |text| {
-                    number(text, 0, DOWNLOAD_CONNECTIONS_MAX)
-                });
+                one(&mut c.download_connections, node, r, |text| number(text, 0, DOWNLOAD_CONNECTIONS_MAX));
             },
             |c| c.download_connections.to_string(),
         ),
@@ -219,9 +188,7 @@ pub static SETTINGS: &[Setting] = &[
         "Lists, @latest, queries and negative answers are not asked again for this long",
         (
             |c, node, r| {
-                one(&mut c.fresh_for, node, r, |text| {
-                    time(text, Duration::ZERO, Duration::MAX)
-                });
+                one(&mut c.fresh_for, node, r, |text| time(text, Duration::ZERO, Duration::MAX));
             },
             |c| duration::print(c.fresh_for),
         ),
@@ -260,10 +227,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("MIN_FREE_SPACE")],
         ("SIZE", "256MB"),
         "Space kept free on the disk, by removing the modules unused for longest",
-        (
-            |c, node, r| one(&mut c.min_free_space, node, r, size::parse),
-            |c| size::print(c.min_free_space),
-        ),
+        (|c, node, r| one(&mut c.min_free_space, node, r, size::parse), |c| size::print(c.min_free_space)),
     ),
     Setting::new(
         "cleanup-interval",
@@ -273,9 +237,7 @@ pub static SETTINGS: &[Setting] = &[
         "How often unused modules are looked for",
         (
             |c, node, r| {
-                one(&mut c.cleanup_interval, node, r, |text| {
-                    time(text, Duration::from_millis(1), Duration::MAX)
-                });
+                one(&mut c.cleanup_interval, node, r, |text| time(text, Duration::from_millis(1), Duration::MAX));
             },
             |c| duration::print(c.cleanup_interval),
         ),
@@ -299,9 +261,7 @@ pub static SETTINGS: &[Setting] = &[
         "Connections of one client address at a time",
         (
             |c, node, r| {
-                one(&mut c.max_connections_per_client, node, r, |text| {
-                    number(text, 1, CONNECTIONS_MAX)
-                });
+                one(&mut c.max_connections_per_client, node, r, |text| number(text, 1, CONNECTIONS_MAX));
             },
             |c| c.max_connections_per_client.to_string(),
         ),
@@ -317,21 +277,14 @@ pub static SETTINGS: &[Setting] = &[
             |c| c.gosumdb.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string),
         ),
     )
-    .not_yet(|c| {
-        c.gosumdb
-            .as_ref()
-            .map(|_| "modules cannot be verified; only off is known")
-    }),
+    .not_yet(|c| c.gosumdb.as_ref().map(|_| "modules cannot be verified; only off is known")),
     Setting::new(
         "gonosumdb",
         "gonosumdb",
         &[own("GONOSUMDB")],
         ("PATTERN,…", ""),
         "Modules that are not verified",
-        (
-            |c, node, r| many(&mut c.gonosumdb, node, r, |text| Ok(text.to_owned())),
-            |c| c.gonosumdb.join(","),
-        ),
+        (|c, node, r| many(&mut c.gonosumdb, node, r, |text| Ok(text.to_owned())), |c| c.gonosumdb.join(",")),
     ),
     Setting::new(
         "proxy",
@@ -344,11 +297,7 @@ pub static SETTINGS: &[Setting] = &[
             |c| c.proxy.as_ref().map_or_else(String::new, |proxy| proxy.url.to_string()),
         ),
     )
-    .not_yet(|c| {
-        c.proxy
-            .as_ref()
-            .map(|_| "upstreams are asked directly, never through a proxy")
-    }),
+    .not_yet(|c| c.proxy.as_ref().map(|_| "upstreams are asked directly, never through a proxy")),
     Setting::new(
         "dns",
         "dns",
@@ -367,10 +316,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("LOG_REQUESTS")],
         ("", "false"),
         "Log every request",
-        (
-            |c, node, r| one(&mut c.log_requests, node, r, truth),
-            |c| c.log_requests.to_string(),
-        ),
+        (|c, node, r| one(&mut c.log_requests, node, r, truth), |c| c.log_requests.to_string()),
     ),
     Setting::new(
         "log-level",
@@ -378,10 +324,7 @@ pub static SETTINGS: &[Setting] = &[
         &[own("LOG_LEVEL"), shared("RUST_LOG")],
         ("LEVEL", "info"),
         "error, warn, info, debug or trace, also per module as in larder::store=debug",
-        (
-            |c, node, r| one(&mut c.log_level, node, r, log_level),
-            |c| c.log_level.clone(),
-        ),
+        (|c, node, r| one(&mut c.log_level, node, r, log_level), |c| c.log_level.clone()),
     ),
     Setting::new(
         "ready-file",
@@ -391,11 +334,7 @@ pub static SETTINGS: &[Setting] = &[
         "File that gets the address served on once it is",
         (
             |c, node, r| optional(&mut c.ready_file, node, r, path),
-            |c| {
-                c.ready_file
-                    .as_ref()
-                    .map_or_else(String::new, |path| path.display().to_string())
-            },
+            |c| c.ready_file.as_ref().map_or_else(String::new, |path| path.display().to_string()),
         ),
     ),
 ];

@@ -10,19 +10,13 @@ use crate::cli;
 
 /// Loads the configuration of a command line and some variables; files are looked up by name.
 pub(super) fn load(words: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
-    let words = std::iter::once("larder")
-        .chain(words.iter().copied())
-        .map(OsString::from);
+    let words = std::iter::once("larder").chain(words.iter().copied()).map(OsString::from);
     let flags = cli::parse(words).unwrap().flags;
-    let environment: BTreeMap<String, OsString> = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), OsString::from(value)))
-        .collect();
+    let environment: BTreeMap<String, OsString> =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), OsString::from(value))).collect();
     let read_file = |path: &Path| {
         let found = files.iter().find(|(name, _)| Path::new(name) == path);
-        found
-            .map(|(_, text)| (*text).to_owned())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+        found.map(|(_, text)| (*text).to_owned()).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
     };
     Config::load(&flags, &environment, &read_file)
 }
@@ -39,23 +33,11 @@ fn defaults() {
     assert!(loaded.origins.iter().all(|(_, origin)| *origin == Origin::Default));
     let config = &loaded.config;
     assert_eq!(upstreams::print_list(&config.upstreams), DEFAULT_UPSTREAM);
-    assert_eq!(
-        (config.port, config.retry_attempts, config.download_connections),
-        (12_345, 3, 4)
-    );
+    assert_eq!((config.port, config.retry_attempts, config.download_connections), (12_345, 3, 4));
     assert_eq!((config.max_concurrent_downloads, config.max_cache_age), (Some(4), None));
-    assert_eq!(
-        (config.max_cache_size, config.min_free_space),
-        (Some(50_000_000_000), 256_000_000)
-    );
-    assert_eq!(
-        (config.max_connections, config.max_connections_per_client),
-        (2_048, 256)
-    );
-    assert_eq!(
-        (config.network_mode, config.log_level.as_str()),
-        (NetworkMode::Fallback, "info")
-    );
+    assert_eq!((config.max_cache_size, config.min_free_space), (Some(50_000_000_000), 256_000_000));
+    assert_eq!((config.max_connections, config.max_connections_per_client), (2_048, 256));
+    assert_eq!((config.network_mode, config.log_level.as_str()), (NetworkMode::Fallback, "info"));
     assert_eq!(config.retry_backoff, Duration::from_millis(100));
     assert_eq!(config.fresh_for, Duration::from_secs(60));
     let addresses: Vec<String> = config.socket_addresses().iter().map(ToString::to_string).collect();
@@ -63,11 +45,7 @@ fn defaults() {
     // What is printed as a default reads back as the same default.
     for (setting, _) in &loaded.origins {
         let mut again = Config::default();
-        (setting.read)(
-            &mut again,
-            &file::Node::Scalar(setting.default.to_owned()),
-            &mut Report::default(),
-        );
+        (setting.read)(&mut again, &file::Node::Scalar(setting.default.to_owned()), &mut Report::default());
         assert_eq!((setting.show)(&again), (setting.show)(config), "{}", setting.name());
     }
 }
@@ -106,11 +84,7 @@ fn precedence_for_every_setting() {
         let check = |words: &[&str], variables: &[(&str, &str)], expected: Origin| {
             let words = [words, &["-config", "c.yaml"]].concat();
             let loaded = load(&words, variables, &files).unwrap();
-            let (_, origin) = loaded
-                .origins
-                .iter()
-                .find(|(row, _)| row.name() == setting.name())
-                .unwrap();
+            let (_, origin) = loaded.origins.iter().find(|(row, _)| row.name() == setting.name()).unwrap();
             assert_eq!(*origin, expected, "{flag}");
             assert_eq!((setting.show)(&loaded.config), text, "{flag}");
         };
@@ -126,10 +100,7 @@ fn precedence_for_every_setting() {
 /// The stronger source gives the value, not only the origin.
 #[test]
 fn the_stronger_value_counts() {
-    let files = [(
-        "c.json",
-        r#"{"port": 1, "cache_dir": "file", "network_mode": "strict"}"#,
-    )];
+    let files = [("c.json", r#"{"port": 1, "cache_dir": "file", "network_mode": "strict"}"#)];
     let variables = [("PORT", "2"), ("CACHE_DIR", "variable"), ("GOPROXY_CONFIG", "c.json")];
     let config = load(&["-port", "3"], &variables, &files).unwrap().config;
     assert_eq!((config.port, config.cache_dir.as_path()), (3, Path::new("variable")));
@@ -137,29 +108,10 @@ fn the_stronger_value_counts() {
     // An empty variable and an empty key are as good as none.
     let files = [("c.json", r#"{"port": "", "upstreams": [], "cache_dir": null}"#)];
     let loaded = load(&["-config", "c.json"], &[("PORT", "")], &files).unwrap();
-    assert_eq!(
-        (loaded.config.port, loaded.config.cache_dir.as_path()),
-        (12_345, Path::new("./cache"))
-    );
-    let proxies = [
-        ("SOCKS5_PROXY", "socks5://c:1"),
-        ("HTTPS_PROXY", "http://b:1"),
-        ("HTTP_PROXY", "http://a:1"),
-    ];
-    assert_eq!(
-        load(&[], &proxies, &[]).unwrap().config.proxy.unwrap().url.to_string(),
-        "http://a:1"
-    );
-    assert_eq!(
-        load(&[], &proxies[..2], &[])
-            .unwrap()
-            .config
-            .proxy
-            .unwrap()
-            .url
-            .to_string(),
-        "http://b:1"
-    );
+    assert_eq!((loaded.config.port, loaded.config.cache_dir.as_path()), (12_345, Path::new("./cache")));
+    let proxies = [("SOCKS5_PROXY", "socks5://c:1"), ("HTTPS_PROXY", "http://b:1"), ("HTTP_PROXY", "http://a:1")];
+    assert_eq!(load(&[], &proxies, &[]).unwrap().config.proxy.unwrap().url.to_string(), "http://a:1");
+    assert_eq!(load(&[], &proxies[..2], &[]).unwrap().config.proxy.unwrap().url.to_string(), "http://b:1");
 }
 
 /// All mistakes of all sources come together, each with its source and setting and without its value.
@@ -170,11 +122,7 @@ fn all_mistakes_together() {
                 - {patern: y, url: 'https://a', auth: {type: header, value: s3cret}}\n";
     let text = mistakes(
         &["-config=c.yaml", "-download-connections", "s3cret"],
-        &[
-            ("MAX_CACHE_AGE", "s3cret"),
-            ("NETWORK_MODE", "s3cret"),
-            ("UPSTREAM_PROXY", "https://a,s3cret://u:s3cret@b"),
-        ],
+        &[("MAX_CACHE_AGE", "s3cret"), ("NETWORK_MODE", "s3cret"), ("UPSTREAM_PROXY", "https://a,s3cret://u:s3cret@b")],
         &[("c.yaml", yaml)],
     );
     let expected = [
@@ -206,47 +154,28 @@ fn mistake_of_each_kind() {
         (&["-cache", ""], "-cache: not a path"),
         (&["-listen", "eth0"], "-listen: entry 1: not an address"),
         (&["-upstream", ""], "-upstream: the list is empty"),
-        (
-            &["-upstream", "direct"],
-            "-upstream: \"direct\" needs version control tools",
-        ),
+        (&["-upstream", "direct"], "-upstream: \"direct\" needs version control tools"),
         (&["-retry-backoff", "2m"], "-retry-backoff: at most 1m"),
         (&["-stall-timeout", "0"], "-stall-timeout: at least 1ms"),
         (&["-max-cache-size", "big"], "-max-cache-size: not a size"),
-        (
-            &["-cleanup-interval", "-1h"],
-            "-cleanup-interval: a duration cannot be negative",
-        ),
-        (
-            &["-max-connections", "0"],
-            "-max-connections: not a whole number from 1",
-        ),
+        (&["-cleanup-interval", "-1h"], "-cleanup-interval: a duration cannot be negative"),
+        (&["-max-connections", "0"], "-max-connections: not a whole number from 1"),
         (&["-gosumdb", "a b c"], "-gosumdb: not a checksum database"),
-        (
-            &["-proxy", "ftp://x"],
-            "-proxy: the scheme must be http, https, socks5 or socks5h",
-        ),
+        (&["-proxy", "ftp://x"], "-proxy: the scheme must be http, https, socks5 or socks5h"),
         (&["-dns", "ftp://x"], "-dns: the scheme must be udp"),
         (&["-log-requests=maybe"], "-log-requests: must be true or false"),
         (&["-log-level", "loud"], "-log-level: must be off, error"),
     ];
     for (words, expected) in cases {
         let text = mistakes(words, &[], &[]);
-        assert!(
-            text.starts_with("the configuration has a mistake: ") && text.contains(expected),
-            "{words:?}: {text}"
-        );
+        assert!(text.starts_with("the configuration has a mistake: ") && text.contains(expected), "{words:?}: {text}");
     }
     assert!(mistakes(&["-config", "no.yaml"], &[], &[]).contains("-config: no.yaml: "));
     assert!(mistakes(&[], &[("GOPROXY_CONFIG", "c.toml")], &[("c.toml", "")]).contains("c.toml: the name must end in"));
 }
 
 /// Words, one variable or none, and the source that is named.
-type DeferredCase = (
-    &'static [&'static str],
-    Option<(&'static str, &'static str)>,
-    &'static str,
-);
+type DeferredCase = (&'static [&'static str], Option<(&'static str, &'static str)>, &'static str);
 
 /// What belongs to a later version stops the start, naming its source, but not `check-config`.
 #[test]
@@ -263,43 +192,25 @@ fn not_yet() {
     for (words, variable, place) in cases {
         let expected = format!("{place}not yet supported by this version: ");
         let loaded = load(words, variable.as_slice(), &yaml).unwrap();
-        assert!(
-            loaded.report().contains(&format!("note: {expected}")),
-            "{}",
-            loaded.report()
-        );
+        assert!(loaded.report().contains(&format!("note: {expected}")), "{}", loaded.report());
         let text = loaded.into_supported().unwrap_err().to_string();
         assert!(text.contains(&expected), "{text}");
     }
-    assert!(
-        load(&["-gosumdb", "off"], &[("GOSUMDB", "sum.example")], &[])
-            .unwrap()
-            .into_supported()
-            .is_ok()
-    );
+    assert!(load(&["-gosumdb", "off"], &[("GOSUMDB", "sum.example")], &[]).unwrap().into_supported().is_ok());
 }
 
 /// Variables that are set for other programs only warn, whether right or wrong.
 #[test]
 fn shared_variables_only_warn() {
     let cases = [
-        (
-            "HTTP_PROXY",
-            "http://u:s3cret@p:8080",
-            "HTTP_PROXY: not yet supported by this version: ",
-        ),
+        ("HTTP_PROXY", "http://u:s3cret@p:8080", "HTTP_PROXY: not yet supported by this version: "),
         ("SOCKS5_PROXY", "gopher://s3cret", "SOCKS5_PROXY: the scheme must be"),
         ("RUST_LOG", "s3cret[span]", "RUST_LOG: must be off, error"),
     ];
     for (name, value, expected) in cases {
         let (config, warnings) = load(&[], &[(name, value)], &[]).unwrap().into_supported().unwrap();
-        let [warning] = warnings.as_slice() else {
-            panic!("{warnings:?}")
-        };
-        assert!(
-            warning.starts_with(expected) && warning.ends_with("(ignored)"),
-            "{warning}"
-        );
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.starts_with(expected) && warning.ends_with("(ignored)"), "{warning}");
         assert!(!warning.contains("s3cret"));
         assert_eq!(config.log_level, "info");
     }
@@ -311,10 +222,7 @@ fn shared_variables_only_warn() {
 #[test]
 fn overridden_mistakes_warn() {
     let loaded = load(&["-port", "3000"], &[("PORT", "s3cret")], &[]).unwrap();
-    assert_eq!(
-        loaded.warnings,
-        ["PORT: not a whole number from 0 to 65535 (not used, since -port is set)"]
-    );
+    assert_eq!(loaded.warnings, ["PORT: not a whole number from 0 to 65535 (not used, since -port is set)"]);
 }
 
 /// No password, token or query is printed by `check-config`, a warning, a mistake or `Debug`.
@@ -327,24 +235,11 @@ fn secrets_never_show() {
         {"pattern": "d.example", "url": "https://d.example", "auth": {"type": "header", "name": "X-Key", "value": "s3cret"}}
     ]}"#;
     let upstream = "https://u:s3cret@e.example|https://s3cret@f.example/?s3cret,direct";
-    let words = [
-        "-config",
-        "c.json",
-        "-upstream",
-        upstream,
-        "-proxy",
-        "socks5://u:s3cret@p:1",
-        "-dns",
-        "https://d/?s3cret",
-    ];
+    let words =
+        ["-config", "c.json", "-upstream", upstream, "-proxy", "socks5://u:s3cret@p:1", "-dns", "https://d/?s3cret"];
     let loaded = load(&words, &[], &[("c.json", yaml)]).unwrap();
     let report = loaded.report();
-    let texts = [
-        report.clone(),
-        loaded.warnings.join("\n"),
-        loaded.not_yet.join("\n"),
-        format!("{loaded:?}"),
-    ];
+    let texts = [report.clone(), loaded.warnings.join("\n"), loaded.not_yet.join("\n"), format!("{loaded:?}")];
     for text in texts {
         assert!(!text.contains("s3cret"), "{text}");
     }
@@ -366,12 +261,7 @@ fn report_shows_all() {
     let loaded = load(&["-port", "3000"], &[("MAX_CACHE_SIZE", "2GiB")], &[]).unwrap();
     let report = loaded.report();
     for setting in SETTINGS {
-        assert!(
-            report
-                .lines()
-                .any(|line| line.split_whitespace().next() == Some(setting.name())),
-            "{report}"
-        );
+        assert!(report.lines().any(|line| line.split_whitespace().next() == Some(setting.name())), "{report}");
     }
     let words = |name: &str| -> Vec<&str> {
         let line = report.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -29,17 +29,7 @@ type Example = (&'static [&'static str], &'static [(&'static str, &'static str)]
 
 /// Every command of go-proxy's documentation, with its variables.
 const EXAMPLES: &[Example] = &[
-    (
-        &[
-            "-port",
-            "3000",
-            "-cache",
-            "/path/to/cache",
-            "-upstream",
-            "https://goproxy.cn",
-        ],
-        &[],
-    ),
+    (&["-port", "3000", "-cache", "/path/to/cache", "-upstream", "https://goproxy.cn"], &[]),
     (
         &[],
         &[
@@ -53,24 +43,8 @@ const EXAMPLES: &[Example] = &[
     (&["-download-connections", "8"], &[]),
     (&["-config", "config.yaml"], &[]),
     (&["-upstream", "https://a.example,https://goproxy.cn"], &[]),
-    (
-        &[
-            "-gosumdb",
-            "NAME",
-            "-gonosumdb",
-            "*.corp.example.com,github.com/myorg/*",
-        ],
-        &[],
-    ),
-    (
-        &[
-            "-gosumdb",
-            "sum.example",
-            "-gonosumdb",
-            "*.corp.example.com,github.com/myorg/*",
-        ],
-        &[],
-    ),
+    (&["-gosumdb", "NAME", "-gonosumdb", "*.corp.example.com,github.com/myorg/*"], &[]),
+    (&["-gosumdb", "sum.example", "-gonosumdb", "*.corp.example.com,github.com/myorg/*"], &[]),
     (&["-proxy", "http://proxy-server:8080"], &[]),
     (&["-proxy", "socks5://socks5-server:1080"], &[]),
     (&["-proxy", "socks5h://socks5-server:1080"], &[]),
@@ -98,10 +72,7 @@ const EXAMPLES: &[Example] = &[
         ],
         &[],
     ),
-    (
-        &["-dns", "tls://1.1.1.1:853", "-proxy", "socks5://socks5-server:1080"],
-        &[],
-    ),
+    (&["-dns", "tls://1.1.1.1:853", "-proxy", "socks5://socks5-server:1080"], &[]),
 ];
 
 /// Every example of go-proxy's documentation parses and passes `check-config`.
@@ -120,17 +91,9 @@ fn every_go_proxy_example_passes_check_config() {
 fn example_file_in_full() {
     let loaded = load(&["-config", "config.yaml"], &[], &[("config.yaml", EXAMPLE_YAML)]).unwrap();
     let (config, warnings) = loaded.into_supported().unwrap();
-    assert_eq!(
-        (config.port, config.cache_dir.as_path()),
-        (12_345, Path::new("./cache"))
-    );
-    assert_eq!(
-        upstreams::print_list(&config.upstreams),
-        "https://a.example,https://goproxy.cn"
-    );
-    let [org, corp] = config.private_upstreams.as_slice() else {
-        panic!()
-    };
+    assert_eq!((config.port, config.cache_dir.as_path()), (12_345, Path::new("./cache")));
+    assert_eq!(upstreams::print_list(&config.upstreams), "https://a.example,https://goproxy.cn");
+    let [org, corp] = config.private_upstreams.as_slice() else { panic!() };
     assert_eq!(org.pattern, "github.com/myorg/*");
     assert!(matches!(&org.auth, Some(UpstreamAuth::Bearer(token)) if token.reveal() == "ghp_xxx"));
     assert!(matches!(&corp.auth, Some(UpstreamAuth::Basic { user, password })

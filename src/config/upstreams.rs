@@ -108,11 +108,7 @@ pub(super) fn print_list(entries: &[UpstreamEntry]) -> String {
     for (index, entry) in entries.iter().enumerate() {
         text.push_str(&entry.target.to_string());
         if index + 1 < entries.len() {
-            text.push(if entry.fallthrough == Fallthrough::Pipe {
-                '|'
-            } else {
-                ','
-            });
+            text.push(if entry.fallthrough == Fallthrough::Pipe { '|' } else { ',' });
         }
     }
     text
@@ -129,11 +125,7 @@ pub(super) fn parse_list(text: &str, report: &mut Report) -> Vec<UpstreamEntry> 
     while !rest.is_empty() {
         let end = rest.find([',', '|']).unwrap_or(rest.len());
         let (entry, separator_and_rest) = rest.split_at(end);
-        let fallthrough = if separator_and_rest.starts_with('|') {
-            Fallthrough::Pipe
-        } else {
-            Fallthrough::Comma
-        };
+        let fallthrough = if separator_and_rest.starts_with('|') { Fallthrough::Pipe } else { Fallthrough::Comma };
         rest = separator_and_rest.get(1..).unwrap_or("");
         let entry = entry.trim();
         if entry.is_empty() {
@@ -145,9 +137,7 @@ pub(super) fn parse_list(text: &str, report: &mut Report) -> Vec<UpstreamEntry> 
             if entries.is_empty() && report.is_clean() {
                 report.mistake(format!("{why}; name an upstream, or \"off\" for none"));
             } else {
-                report.warning(format!(
-                    "{why}: the list ends before it; clients may add it to their own GOPROXY"
-                ));
+                report.warning(format!("{why}: the list ends before it; clients may add it to their own GOPROXY"));
             }
             warn_of_rest(rest, "direct", report);
             return entries;
@@ -181,11 +171,7 @@ fn parse_target(text: &str) -> Result<UpstreamTarget, String> {
     if text.starts_with('/') {
         return Err("a directory is written as file:///path".to_owned());
     }
-    let scheme = if !text.contains(":/") && text.contains(['.', ':']) {
-        "https://"
-    } else {
-        ""
-    };
+    let scheme = if !text.contains(":/") && text.contains(['.', ':']) { "https://" } else { "" };
     let url = Url::parse(&format!("{scheme}{text}"))
         .map_err(|_| "not a URL: write https://host, http://host, file:///path or off".to_owned())?;
     match url.scheme() {
@@ -246,11 +232,7 @@ fn parse_private_entry(node: &Node, report: &mut Report) -> Option<PrivateUpstre
         }
         _ => {}
     }
-    Some(PrivateUpstream {
-        pattern: pattern?,
-        target: target?,
-        auth,
-    })
+    Some(PrivateUpstream { pattern: pattern?, target: target?, auth })
 }
 
 fn parse_auth(node: &Node, report: &mut Report) -> Option<UpstreamAuth> {
@@ -265,18 +247,14 @@ fn parse_auth(node: &Node, report: &mut Report) -> Option<UpstreamAuth> {
     }
     match kind.to_ascii_lowercase().as_str() {
         "basic" => match value.split_once(':') {
-            Some((user, password)) => Some(UpstreamAuth::Basic {
-                user: user.to_owned(),
-                password: Secret::new(password),
-            }),
+            Some((user, password)) => {
+                Some(UpstreamAuth::Basic { user: user.to_owned(), password: Secret::new(password) })
+            }
             None => report.mistake_none("value: for type basic it is written user:password"),
         },
         "bearer" => Some(UpstreamAuth::Bearer(Secret::new(value))),
         "header" => match auth.required("name", report)?.parse() {
-            Ok(name) => Some(UpstreamAuth::Header {
-                name,
-                value: Secret::new(value),
-            }),
+            Ok(name) => Some(UpstreamAuth::Header { name, value: Secret::new(value) }),
             Err(_) => report.mistake_none("name: not the name of a header"),
         },
         _ => report.mistake_none("type: must be basic, bearer or header"),
@@ -345,18 +323,9 @@ mod tests {
     fn lists() {
         let cases = [
             ("https://a.example", "https://a.example"),
-            (
-                "https://a.example/,https://goproxy.cn",
-                "https://a.example,https://goproxy.cn",
-            ),
-            (
-                "https://a.example, https://b.example|off",
-                "https://a.example,https://b.example|off",
-            ),
-            (
-                "http://a.example|file:///srv/go%20mod,off",
-                "http://a.example|file:///srv/go mod,off",
-            ),
+            ("https://a.example/,https://goproxy.cn", "https://a.example,https://goproxy.cn"),
+            ("https://a.example, https://b.example|off", "https://a.example,https://b.example|off"),
+            ("http://a.example|file:///srv/go%20mod,off", "http://a.example|file:///srv/go mod,off"),
             ("goproxy.cn,localhost:8080", "https://goproxy.cn,https://localhost:8080"),
             (",,https://a.example,", "https://a.example"),
             ("off", "off"),
@@ -376,20 +345,14 @@ mod tests {
     #[test]
     fn list_endings_and_mistakes() {
         let (printed, report) = list("https://a.example,direct,https://b.example");
-        assert_eq!(
-            (printed.as_str(), report.mistakes.len(), report.warnings.len()),
-            ("https://a.example", 0, 2)
-        );
+        assert_eq!((printed.as_str(), report.mistakes.len(), report.warnings.len()), ("https://a.example", 0, 2));
         let (_, report) = list("off|https://a.example");
         assert_eq!((report.mistakes.len(), report.warnings.len()), (0, 1));
         let cases = [
             ("direct", "version control"),
             ("", "empty"),
             (" , ", "empty"),
-            (
-                "https://a.example,ftp://s3cret@b.example",
-                "entry 2: the scheme must be",
-            ),
+            ("https://a.example,ftp://s3cret@b.example", "entry 2: the scheme must be"),
             ("/srv/modules", "file:///path"),
             ("file://host/path", "directory of this machine"),
             ("https://", "not a URL"),
@@ -399,25 +362,16 @@ mod tests {
         for (text, expected) in cases {
             let (_, report) = list(text);
             let mistakes = report.mistakes.join("\n");
-            assert!(
-                mistakes.contains(expected) && !mistakes.contains("s3cret"),
-                "{text}: {mistakes}"
-            );
+            assert!(mistakes.contains(expected) && !mistakes.contains("s3cret"), "{text}: {mistakes}");
         }
     }
 
     /// Globs that can never match are told from those that can.
     #[test]
     fn globs() {
-        for glob in [
-            "github.com/myorg/*",
-            "*.corp.example.com,rsc.io",
-            "[a-r]sc.io",
-            r"rsc\.io",
-            "[^a]x",
-            r"[\]]",
-            "a]",
-        ] {
+        for glob in
+            ["github.com/myorg/*", "*.corp.example.com,rsc.io", "[a-r]sc.io", r"rsc\.io", "[^a]x", r"[\]]", "a]"]
+        {
             assert!(is_well_formed(glob), "{glob}");
         }
         for glob in ["", ",", "[", "[]", "[^]", "[a", "[a-]", "[-a]", "rsc\\", "a,[", "[a/b]"] {

@@ -53,25 +53,14 @@ pub(super) fn optional<T>(
     report: &mut Report,
     parse: impl Fn(&str) -> Result<T, String>,
 ) {
-    one(field, node, report, |text| {
-        if text.is_empty() {
-            Ok(None)
-        } else {
-            parse(text).map(Some)
-        }
-    });
+    one(field, node, report, |text| if text.is_empty() { Ok(None) } else { parse(text).map(Some) });
 }
 
 /// Reads a list, in one text separated by commas or as a list of the file.
 pub(super) fn many<T>(field: &mut Vec<T>, node: &Node, report: &mut Report, parse: impl Fn(&str) -> Result<T, String>) {
     let Some(text) = flat(node, report) else { return };
     field.clear();
-    for (index, entry) in text
-        .split(',')
-        .map(str::trim)
-        .filter(|entry| !entry.is_empty())
-        .enumerate()
-    {
+    for (index, entry) in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).enumerate() {
         match parse(entry) {
             Ok(value) => field.push(value),
             Err(text) => report.mistake(format!("entry {}: {text}", index + 1)),
@@ -104,11 +93,7 @@ pub(super) fn time(text: &str, min: Duration, max: Duration) -> Result<Duration,
 }
 
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() || text.contains('\0') {
-        Err("not a path".to_owned())
-    } else {
-        Ok(PathBuf::from(text))
-    }
+    if text.is_empty() || text.contains('\0') { Err("not a path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
@@ -125,11 +110,7 @@ pub(super) fn truth(text: &str) -> Result<bool, String> {
 
 pub(super) fn log_level(text: &str) -> Result<String, String> {
     let is_level = |word: &str| word.parse::<log::LevelFilter>().is_ok();
-    let is_good = |entry: &str| {
-        entry
-            .split_once('=')
-            .map_or_else(|| is_level(entry), |(_, level)| is_level(level))
-    };
+    let is_good = |entry: &str| entry.split_once('=').map_or_else(|| is_level(entry), |(_, level)| is_level(level));
     if !text.is_empty() && text.split(',').all(|entry| is_good(entry.trim())) {
         Ok(text.to_owned())
     } else {

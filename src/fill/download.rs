@@ -116,14 +116,31 @@ struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    fn new(with: &'a Downloader, module: &'a ModuleVersion, resource: Resource, partial: Partial, head: &'a HeadWriter) -> Self {
+    fn new(
+        with: &'a Downloader,
+        module: &'a ModuleVersion,
+        resource: Resource,
+        partial: Partial,
+        head: &'a HeadWriter,
+    ) -> Self {
         let segments = match &partial.identity {
             Some(Identity { length: Some(length), .. }) => Segments::resuming(*length, &partial.blocks),
             Some(_) | None => Segments::new(None),
         };
         let state = watch::Sender::new(FillState::Open { length: None, readable: 0 });
         let upstream = Arc::from("");
-        Self { with, module, resource, done_bytes_max: segments.done_bytes(), segments: Mutex::new(segments), partial, state, head, length: 0, upstream }
+        Self {
+            with,
+            module,
+            resource,
+            done_bytes_max: segments.done_bytes(),
+            segments: Mutex::new(segments),
+            partial,
+            state,
+            head,
+            length: 0,
+            upstream,
+        }
     }
 
     /// Walks the upstreams until one has given the whole zip and it is judged good.
@@ -283,7 +300,8 @@ impl<'a> Transfer<'a> {
     async fn next_piece(&self, upstream: &Arc<Upstream>) -> Result<Option<(Claim, Body)>, Failure> {
         let Some(identity) = &self.partial.identity else { return Ok(None) };
         let Some(claim) = self.lock().claim() else { return Ok(None) };
-        let ask = Ask { range: Some((claim.pos, Some(claim.end))), if_range: identity.validator.clone(), ..Ask::default() };
+        let ask =
+            Ask { range: Some((claim.pos, Some(claim.end))), if_range: identity.validator.clone(), ..Ask::default() };
         let answer = match self.with.upstreams.get(upstream, &self.resource, &ask).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -302,7 +320,13 @@ impl<'a> Transfer<'a> {
     }
 
     /// Writes a body into its segment until the segment ends, which may come earlier than the body's own end.
-    async fn copy(&self, upstream: &Arc<Upstream>, writer: &PartialWriter, claim: &Claim, mut body: Body) -> Result<(), Failure> {
+    async fn copy(
+        &self,
+        upstream: &Arc<Upstream>,
+        writer: &PartialWriter,
+        claim: &Claim,
+        mut body: Body,
+    ) -> Result<(), Failure> {
         let network = |error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
         let mut pending = Bytes::new();
         loop {
@@ -353,7 +377,13 @@ impl<'a> Transfer<'a> {
         Err(Failure::Network { upstream: Arc::clone(&upstream.name), error })
     }
 
-    async fn write(&self, upstream: &Arc<Upstream>, writer: &PartialWriter, claim: &Claim, buffer: Vec<u8>) -> Result<(), Failure> {
+    async fn write(
+        &self,
+        upstream: &Arc<Upstream>,
+        writer: &PartialWriter,
+        claim: &Claim,
+        buffer: Vec<u8>,
+    ) -> Result<(), Failure> {
         let pos = self.lock().pos(claim.start);
         if pos + buffer.len() as u64 > ZIP_BYTES_MAX {
             let reason = format!("the zip has more than {ZIP_BYTES_MAX} bytes");
@@ -452,9 +482,11 @@ impl<'a> Transfer<'a> {
         };
         state.send_replace(FillState::Failed(Arc::from(failure.to_string())));
         let done_bytes = segments.into_inner().unwrap_or_else(PoisonError::into_inner).done_bytes();
-        let is_resumable = partial.identity.as_ref().is_some_and(|identity| identity.validator.is_some()) && done_bytes > 0;
+        let is_resumable =
+            partial.identity.as_ref().is_some_and(|identity| identity.validator.is_some()) && done_bytes > 0;
         let is_worth_keeping = is_resumable && (failure.is_transient() || matches!(failure, Failure::Stopped));
-        let kept = store::blocking(move || if is_worth_keeping { partial.sync() } else { store.discard_partial(&partial) });
+        let kept =
+            store::blocking(move || if is_worth_keeping { partial.sync() } else { store.discard_partial(&partial) });
         if let Err(err) = kept.await {
             log::warn!("partial download: {err}");
         }

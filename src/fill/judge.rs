@@ -55,13 +55,18 @@ pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
         }
         Resource::Latest(_) | Resource::Query(..) => {
             let version = info_version(body)?;
-            Version::parse(&version).map(|_| ()).map_err(|_| format!("the answer names no version: {}", printable(&version)))
+            Version::parse(&version)
+                .map(|_| ())
+                .map_err(|_| format!("the answer names no version: {}", printable(&version)))
         }
-        Resource::Artifact(_, ArtifactKind::Mod) | Resource::List(_) | Resource::SumdbLatest(_) | Resource::SumdbLookup(..) => {
-            check_text(body)
-        }
+        Resource::Artifact(_, ArtifactKind::Mod)
+        | Resource::List(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..) => check_text(body),
         Resource::SumdbTile(_, tile) => match tile.bytes() {
-            Some(expected) if expected != body.len() as u64 => Err(format!("the tile has {} bytes instead of {expected}", body.len())),
+            Some(expected) if expected != body.len() as u64 => {
+                Err(format!("the tile has {} bytes instead of {expected}", body.len()))
+            }
             Some(_) | None => Ok(()),
         },
         Resource::Artifact(_, ArtifactKind::Zip) | Resource::SumdbSupported(_) => Ok(()),
@@ -81,7 +86,9 @@ pub fn check_zip(file: &File, length: u64, module: &ModuleVersion) -> Result<(),
 /// # Errors
 /// That it is not an .info.
 pub fn info_version(body: &[u8]) -> Result<String, String> {
-    serde_json::from_slice::<Info>(body).map(|info| info.version).map_err(|_| "the .info is not JSON with a Version".to_owned())
+    serde_json::from_slice::<Info>(body)
+        .map(|info| info.version)
+        .map_err(|_| "the .info is not JSON with a Version".to_owned())
 }
 
 /// A captive portal answers everything with a page: nothing the protocol sends as text begins like one.

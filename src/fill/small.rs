@@ -42,7 +42,11 @@ pub struct SmallFiles {
 impl SmallFiles {
     /// Makes a fetcher over `upstreams`.
     pub fn new(upstreams: Arc<UpstreamList>) -> Self {
-        Self { upstreams, in_flight: Semaphore::new(IN_FLIGHT_MAX), large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX) }
+        Self {
+            upstreams,
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX),
+        }
     }
 
     /// Fetches `resource`, or learns that what we have is still right.
@@ -94,6 +98,11 @@ impl SmallFiles {
             judge::check_small(resource, &body).map_err(rejected)?;
             Some(Bytes::from(body))
         };
-        Ok(Fetched { body, upstream: Arc::clone(&upstream.name), etag: answer.etag, last_modified: answer.last_modified })
+        Ok(Fetched {
+            body,
+            upstream: Arc::clone(&upstream.name),
+            etag: answer.etag,
+            last_modified: answer.last_modified,
+        })
     }
 }

@@ -28,9 +28,7 @@ impl Generator {
 
     fn text(&mut self, chars: &[u8], bytes_max: usize) -> String {
         let bytes = self.0.usize(1..=bytes_max);
-        (0..bytes)
-            .map(|_| char::from(chars[self.0.usize(..chars.len())]))
-            .collect()
+        (0..bytes).map(|_| char::from(chars[self.0.usize(..chars.len())])).collect()
     }
 
     /// A module path; now and then with a major suffix, as long as a file name can be, or of one element.
@@ -55,11 +53,7 @@ impl Generator {
     /// Any text that may be asked for as a version, canonical ones among them.
     pub(crate) fn version_text(&mut self) -> String {
         loop {
-            let text = if self.below(2) == 0 {
-                self.semantic()
-            } else {
-                self.text(VERSION_CHARS, 12)
-            };
+            let text = if self.below(2) == 0 { self.semantic() } else { self.text(VERSION_CHARS, 12) };
             if super::version::check_text(&text).is_ok() {
                 return text;
             }
@@ -101,11 +95,7 @@ impl Generator {
     }
 
     pub(crate) fn tile(&mut self) -> Tile {
-        let level = if self.below(9) == 0 {
-            TileLevel::Data
-        } else {
-            TileLevel::Hashes(self.0.u8(..9))
-        };
+        let level = if self.below(9) == 0 { TileLevel::Data } else { TileLevel::Hashes(self.0.u8(..9)) };
         let index = self.0.u64(..) >> self.0.u32(1..64);
         Tile::new(level, index, self.0.u16(1..=256)).unwrap()
     }
@@ -125,11 +115,7 @@ impl Generator {
                 }
                 3 if at < chars.len() => {
                     let is_upper = chars[at].is_ascii_uppercase();
-                    chars[at] = if is_upper {
-                        chars[at].to_ascii_lowercase()
-                    } else {
-                        chars[at].to_ascii_uppercase()
-                    };
+                    chars[at] = if is_upper { chars[at].to_ascii_lowercase() } else { chars[at].to_ascii_uppercase() };
                 }
                 4 if at < chars.len() => chars.insert(at, chars[at]),
                 _ => chars.truncate(at.max(4)),

@@ -140,14 +140,8 @@ impl ModuleVersion {
         if path.admits(&version) {
             return Ok(Self { path, version });
         }
-        let expected = path
-            .major_suffix()
-            .map_or_else(|| "v0 or v1".to_owned(), |major| format!("v{major}"));
-        Err(ModuleError::WrongMajor {
-            path,
-            version,
-            expected,
-        })
+        let expected = path.major_suffix().map_or_else(|| "v0 or v1".to_owned(), |major| format!("v{major}"));
+        Err(ModuleError::WrongMajor { path, version, expected })
     }
 
     /// Parses the unescaped form `PATH@VERSION`, the inverse of `Display`.
@@ -155,9 +149,7 @@ impl ModuleVersion {
     /// # Errors
     /// [`ModuleError`] if there is no `@`, a side of it is malformed, or the two do not belong together.
     pub fn parse(text: &str) -> Result<Self, ModuleError> {
-        let (path, version) = text
-            .split_once('@')
-            .ok_or_else(|| ModuleError::NotPair { text: text.to_owned() })?;
+        let (path, version) = text.split_once('@').ok_or_else(|| ModuleError::NotPair { text: text.to_owned() })?;
         Self::new(ModulePath::parse(path)?, Version::parse(version)?)
     }
 
@@ -190,11 +182,7 @@ impl fmt::Display for Shown<'_> {
         for c in self.0.chars().take(SHOWN_CHARS_MAX) {
             write!(f, "{}", c.escape_debug())?;
         }
-        f.write_str(if self.0.chars().nth(SHOWN_CHARS_MAX).is_some() {
-            "…\""
-        } else {
-            "\""
-        })
+        f.write_str(if self.0.chars().nth(SHOWN_CHARS_MAX).is_some() { "…\"" } else { "\"" })
     }
 }
 

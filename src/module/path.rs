@@ -30,10 +30,7 @@ impl ModulePath {
     /// # Errors
     /// [`ModuleError::MalformedPath`] with the flaw that was found first.
     pub fn parse(path: &str) -> Result<Self, ModuleError> {
-        check(path).map_err(|flaw| ModuleError::MalformedPath {
-            path: path.to_owned(),
-            flaw,
-        })?;
+        check(path).map_err(|flaw| ModuleError::MalformedPath { path: path.to_owned(), flaw })?;
         Ok(Self(Arc::from(path)))
     }
 
@@ -42,10 +39,7 @@ impl ModulePath {
     /// # Errors
     /// [`ModuleError::MalformedPath`] with the flaw that was found first.
     pub fn from_escaped(escaped: &str) -> Result<Self, ModuleError> {
-        let malformed = |flaw| ModuleError::MalformedPath {
-            path: escaped.to_owned(),
-            flaw,
-        };
+        let malformed = |flaw| ModuleError::MalformedPath { path: escaped.to_owned(), flaw };
         let path = escape::unescape(escaped).map_err(malformed)?;
         check(&path).map_err(malformed)?;
         Ok(Self(Arc::from(path)))
@@ -118,12 +112,7 @@ pub(crate) fn check_element(element: &str, kind: Element) -> Result<(), Flaw> {
         return Err(Flaw::TrailingDot);
     }
     let is_allowed = |c: char| {
-        c.is_ascii_alphanumeric()
-            || if is_of_path {
-                "-._~".contains(c)
-            } else {
-                "#$%&()+,-.=@[]^_{}~ ".contains(c)
-            }
+        c.is_ascii_alphanumeric() || if is_of_path { "-._~".contains(c) } else { "#$%&()+,-.=@[]^_{}~ ".contains(c) }
     };
     if let Some(c) = element.chars().find(|c| !is_allowed(*c)) {
         return Err(Flaw::Char(c));
@@ -144,9 +133,7 @@ pub(crate) fn check_element(element: &str, kind: Element) -> Result<(), Flaw> {
 
 fn is_windows_name(stem: &str) -> bool {
     match stem.len() {
-        3 => ["con", "prn", "aux", "nul"]
-            .iter()
-            .any(|name| stem.eq_ignore_ascii_case(name)),
+        3 => ["con", "prn", "aux", "nul"].iter().any(|name| stem.eq_ignore_ascii_case(name)),
         4 => {
             let (name, digit) = stem.as_bytes().split_at(3);
             matches!(digit, [b'1'..=b'9']) && (name.eq_ignore_ascii_case(b"com") || name.eq_ignore_ascii_case(b"lpt"))
@@ -161,9 +148,7 @@ fn check(path: &str) -> Result<(), Flaw> {
     }
     // The plain length first: a hostile megabyte is refused before anything walks over it.
     if path.len() > MODULE_PATH_BYTES_MAX || escape::escaped_bytes(path) > MODULE_PATH_BYTES_MAX {
-        return Err(Flaw::TooLong {
-            bytes_max: MODULE_PATH_BYTES_MAX,
-        });
+        return Err(Flaw::TooLong { bytes_max: MODULE_PATH_BYTES_MAX });
     }
     if path.starts_with('-') {
         return Err(Flaw::LeadingDash);
@@ -171,9 +156,7 @@ fn check(path: &str) -> Result<(), Flaw> {
     for element in path.split('/') {
         check_element(element, Element::OfPath)?;
         if escape::escaped_bytes(element) > FILE_NAME_BYTES_MAX {
-            return Err(Flaw::TooLong {
-                bytes_max: FILE_NAME_BYTES_MAX,
-            });
+            return Err(Flaw::TooLong { bytes_max: FILE_NAME_BYTES_MAX });
         }
     }
     let host = path.split('/').next().unwrap_or(path);
@@ -194,11 +177,7 @@ fn split_major(path: &str) -> Result<Option<&str>, Flaw> {
         let stem = tagged.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = &tagged[stem.len()..];
         let is_good = stem.strip_suffix(".v").is_some() && is_number(number);
-        return if is_good {
-            Ok(Some(number))
-        } else {
-            Err(Flaw::MajorSuffix)
-        };
+        return if is_good { Ok(Some(number)) } else { Err(Flaw::MajorSuffix) };
     }
     let stem = path.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
     let number = &path[stem.len()..];

@@ -23,10 +23,7 @@ impl PatternList {
     /// Reads a comma-separated list. Empty parts are skipped, spaces are not trimmed and a malformed glob never matches,
     /// all of it as `go` has it; see [`Self::malformed`].
     pub fn parse(text: &str) -> Self {
-        let mut list = Self {
-            text: text.to_owned(),
-            ..Self::default()
-        };
+        let mut list = Self { text: text.to_owned(), ..Self::default() };
         for part in text.split(',') {
             let part = part.strip_suffix('/').unwrap_or(part);
             if part.is_empty() {
@@ -80,10 +77,7 @@ struct Run {
 enum Item {
     Literal(char),
     Any,
-    Class {
-        is_negated: bool,
-        ranges: Vec<(char, char)>,
-    },
+    Class { is_negated: bool, ranges: Vec<(char, char)> },
 }
 
 impl Glob {
@@ -110,10 +104,7 @@ impl Glob {
         if run.is_starred || !run.items.is_empty() {
             runs.push(run);
         }
-        Some(Self {
-            slashes: text.matches('/').count(),
-            runs,
-        })
+        Some(Self { slashes: text.matches('/').count(), runs })
     }
 
     fn matches(&self, path: &str) -> bool {

@@ -53,11 +53,7 @@ fn escaping_agrees_with_go() {
 fn belonging_agrees_with_go() {
     for row in rows(&vectors("module_check")) {
         let (path, version) = (ModulePath::parse(text(row, "path")).unwrap(), text(row, "version"));
-        assert_eq!(
-            Version::parse(version).is_ok(),
-            row["canonical"] == true && version.starts_with('v'),
-            "{row}"
-        );
+        assert_eq!(Version::parse(version).is_ok(), row["canonical"] == true && version.starts_with('v'), "{row}");
         let Ok(version) = Version::parse(version) else {
             continue;
         };
@@ -75,11 +71,7 @@ fn belonging_agrees_with_go() {
 fn versions_agree_with_go() {
     for row in rows(&vectors("versions")) {
         let (version, canonical) = (text(row, "version"), text(row, "canonical"));
-        assert_eq!(
-            Version::canonical_of(version).map_or(String::new(), |v| v.to_string()),
-            canonical,
-            "{row}"
-        );
+        assert_eq!(Version::canonical_of(version).map_or(String::new(), |v| v.to_string()), canonical, "{row}");
         assert_eq!(Version::parse(version).is_ok(), version == canonical, "{row}");
         if let Ok(version) = Version::parse(version) {
             assert_eq!(version.is_pseudo(), row["pseudo"] == true, "{row}");
@@ -107,22 +99,15 @@ fn versions_agree_with_go() {
         "v1.2.3-é",
     ] {
         assert_eq!(Version::canonical_of(version), None, "{version}");
-        assert_eq!(
-            Version::parse(version),
-            Err(ModuleError::NotCanonical {
-                version: version.to_owned()
-            })
-        );
+        assert_eq!(Version::parse(version), Err(ModuleError::NotCanonical { version: version.to_owned() }));
     }
 }
 
 /// Versions sort by semantic precedence, and equality agrees with the order.
 #[test]
 fn order_agrees_with_go() {
-    let sorted: Vec<Version> = rows(&vectors("version_order"))
-        .iter()
-        .map(|v| Version::parse(v.as_str().unwrap()).unwrap())
-        .collect();
+    let sorted: Vec<Version> =
+        rows(&vectors("version_order")).iter().map(|v| Version::parse(v.as_str().unwrap()).unwrap()).collect();
     for (i, a) in sorted.iter().enumerate() {
         for (j, b) in sorted.iter().enumerate() {
             assert_eq!(a.cmp(b), i.cmp(&j), "{a} {b}");
@@ -131,10 +116,7 @@ fn order_agrees_with_go() {
     let version = |text| Version::parse(text).unwrap();
     assert!(version("v1.0.0-9") < version("v1.0.0-10") && version("v1.0.0-10") < version("v1.0.0-1a"));
     assert!(version("v99999999999999999999.0.0") > version("v9999999999999999999.9.9"));
-    assert_ne!(
-        version("v1.0.0").cmp(&version("v1.0.0+incompatible")),
-        std::cmp::Ordering::Equal
-    );
+    assert_ne!(version("v1.0.0").cmp(&version("v1.0.0+incompatible")), std::cmp::Ordering::Equal);
 }
 
 /// Ordering is total: for any three versions it does not contradict itself.
@@ -156,11 +138,7 @@ fn canonical_form_is_final() {
     for _ in 0..5_000 {
         let text = generator.semantic();
         if let Some(version) = Version::canonical_of(&text) {
-            assert_eq!(
-                Version::canonical_of(version.as_str()).as_ref(),
-                Some(&version),
-                "{text}"
-            );
+            assert_eq!(Version::canonical_of(version.as_str()).as_ref(), Some(&version), "{text}");
             assert_eq!(Version::parse(&text).is_ok(), text == version.as_str(), "{text}");
         }
     }
@@ -186,14 +164,8 @@ fn escaping_is_reversible() {
 fn query_is_no_version_of_its_path() {
     let path = ModulePath::parse("rsc.io/quote").unwrap();
     assert!(matches!(Query::new(&path, "v1.5.2"), Err(ModuleError::NotQuery { .. })));
-    assert!(matches!(
-        Query::new(&path, "a/b"),
-        Err(ModuleError::MalformedVersion { .. })
-    ));
-    assert!(matches!(
-        Query::new(&path, ""),
-        Err(ModuleError::MalformedVersion { .. })
-    ));
+    assert!(matches!(Query::new(&path, "a/b"), Err(ModuleError::MalformedVersion { .. })));
+    assert!(matches!(Query::new(&path, ""), Err(ModuleError::MalformedVersion { .. })));
     for text in ["v2.0.0", "v1.5", "main", "v1.5.2+meta", "latest"] {
         assert_eq!(Query::new(&path, text).unwrap().as_str(), text);
     }
@@ -202,31 +174,13 @@ fn query_is_no_version_of_its_path() {
 /// The text of a pair needs its `@`, and both sides are checked.
 #[test]
 fn pairs_are_checked() {
-    assert!(matches!(
-        ModuleVersion::parse("rsc.io/quote"),
-        Err(ModuleError::NotPair { .. })
-    ));
-    assert!(matches!(
-        ModuleVersion::parse("nodot@v1.0.0"),
-        Err(ModuleError::MalformedPath { .. })
-    ));
-    assert!(matches!(
-        ModuleVersion::parse("rsc.io/quote@v1"),
-        Err(ModuleError::NotCanonical { .. })
-    ));
-    assert!(matches!(
-        ModuleVersion::parse("rsc.io/quote@v2.0.0"),
-        Err(ModuleError::WrongMajor { .. })
-    ));
+    assert!(matches!(ModuleVersion::parse("rsc.io/quote"), Err(ModuleError::NotPair { .. })));
+    assert!(matches!(ModuleVersion::parse("nodot@v1.0.0"), Err(ModuleError::MalformedPath { .. })));
+    assert!(matches!(ModuleVersion::parse("rsc.io/quote@v1"), Err(ModuleError::NotCanonical { .. })));
+    assert!(matches!(ModuleVersion::parse("rsc.io/quote@v2.0.0"), Err(ModuleError::WrongMajor { .. })));
     let long = format!("v1.0.0-{}", "a".repeat(300));
-    assert!(matches!(
-        Version::parse(&long),
-        Err(ModuleError::MalformedVersion { .. })
-    ));
-    assert!(matches!(
-        Version::from_escaped("v1.0.0-RC"),
-        Err(ModuleError::MalformedVersion { .. })
-    ));
+    assert!(matches!(Version::parse(&long), Err(ModuleError::MalformedVersion { .. })));
+    assert!(matches!(Version::from_escaped("v1.0.0-RC"), Err(ModuleError::MalformedVersion { .. })));
 }
 
 /// Patterns choose the modules Go's own matching chooses.

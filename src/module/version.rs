@@ -54,11 +54,7 @@ impl Version {
         let incompatible = if parts.build == INCOMPATIBLE { INCOMPATIBLE } else { "" };
         let minor = if parts.minor.is_empty() { "0" } else { parts.minor };
         let patch = if parts.patch.is_empty() { "0" } else { parts.patch };
-        Self::parse(&format!(
-            "v{}.{minor}.{patch}{}{incompatible}",
-            parts.major, parts.prerelease
-        ))
-        .ok()
+        Self::parse(&format!("v{}.{minor}.{patch}{}{incompatible}", parts.major, parts.prerelease)).ok()
     }
 
     /// Returns the unescaped text.
@@ -79,11 +75,7 @@ impl Version {
     /// Says whether `go` made this version up for a commit that has no tag.
     pub fn is_pseudo(&self) -> bool {
         let parts = self.parts();
-        let Some((head, revision)) = parts
-            .prerelease
-            .strip_prefix('-')
-            .and_then(|text| text.rsplit_once('-'))
-        else {
+        let Some((head, revision)) = parts.prerelease.strip_prefix('-').and_then(|text| text.rsplit_once('-')) else {
             return false;
         };
         let Some(stem_bytes) = head.len().checked_sub(PSEUDO_TIME_BYTES) else {
@@ -122,9 +114,7 @@ impl fmt::Display for Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.parts()
-            .precedence(&other.parts())
-            .then_with(|| self.0.cmp(&other.0))
+        self.parts().precedence(&other.parts()).then_with(|| self.0.cmp(&other.0))
     }
 }
 
@@ -148,10 +138,7 @@ impl Query {
     pub fn new(path: &ModulePath, text: &str) -> Result<Self, ModuleError> {
         check_text(text).map_err(|flaw| malformed(text, flaw))?;
         match Version::parse(text) {
-            Ok(version) if path.admits(&version) => Err(ModuleError::NotQuery {
-                path: path.clone(),
-                version,
-            }),
+            Ok(version) if path.admits(&version) => Err(ModuleError::NotQuery { path: path.clone(), version }),
             Ok(_) | Err(_) => Ok(Self(Arc::from(text))),
         }
     }
@@ -179,9 +166,7 @@ pub(crate) fn check_text(text: &str) -> Result<(), Flaw> {
         return Err(Flaw::Empty);
     }
     if text.len() > VERSION_BYTES_MAX || escape::escaped_bytes(text) > VERSION_BYTES_MAX {
-        return Err(Flaw::TooLong {
-            bytes_max: VERSION_BYTES_MAX,
-        });
+        return Err(Flaw::TooLong { bytes_max: VERSION_BYTES_MAX });
     }
     check_element(text, Element::Version)
 }
@@ -194,19 +179,14 @@ pub(crate) fn text_from_escaped(escaped: &str) -> Result<std::borrow::Cow<'_, st
 }
 
 fn malformed(version: &str, flaw: Flaw) -> ModuleError {
-    ModuleError::MalformedVersion {
-        version: version.to_owned(),
-        flaw,
-    }
+    ModuleError::MalformedVersion { version: version.to_owned(), flaw }
 }
 
 fn check_canonical(version: &str) -> Result<(), ModuleError> {
     let is_canonical = Parts::split(version)
         .is_some_and(|parts| !parts.patch.is_empty() && (parts.build.is_empty() || parts.build == INCOMPATIBLE));
     if !is_canonical {
-        return Err(ModuleError::NotCanonical {
-            version: version.to_owned(),
-        });
+        return Err(ModuleError::NotCanonical { version: version.to_owned() });
     }
     check_text(version).map_err(|flaw| malformed(version, flaw))
 }
@@ -240,17 +220,9 @@ impl<'a> Parts<'a> {
         let (minor, patch) = (minor.unwrap_or_default(), patch.unwrap_or_default());
         let (prerelease, build) = suffix.split_at(suffix.find('+').unwrap_or(suffix.len()));
         let is_prerelease_good = prerelease.is_empty()
-            || prerelease[1..]
-                .split('.')
-                .all(|part| is_identifier(part) && (!is_digits(part) || is_number(part)));
+            || prerelease[1..].split('.').all(|part| is_identifier(part) && (!is_digits(part) || is_number(part)));
         let is_build_good = build.is_empty() || build[1..].split('.').all(is_identifier);
-        (is_prerelease_good && is_build_good).then_some(Self {
-            major,
-            minor,
-            patch,
-            prerelease,
-            build,
-        })
+        (is_prerelease_good && is_build_good).then_some(Self { major, minor, patch, prerelease, build })
     }
 
     fn precedence(&self, other: &Self) -> Ordering {

@@ -31,10 +31,7 @@ const ADDRESSES_MAX: usize = 8;
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
     match timeout(limit, race(addresses)).await {
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {} ms", limit.as_millis()),
-        )),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} ms", limit.as_millis()))),
     }
 }
 
@@ -68,7 +65,8 @@ async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 
 fn attempt(address: SocketAddr) -> impl Future<Output = io::Result<TcpStream>> {
     async move {
-        let stream = TcpStream::connect(address).await.map_err(|err| io::Error::new(err.kind(), format!("{address}: {err}")))?;
+        let stream =
+            TcpStream::connect(address).await.map_err(|err| io::Error::new(err.kind(), format!("{address}: {err}")))?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }

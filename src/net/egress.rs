@@ -263,7 +263,12 @@ impl Egress {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the request.
-    pub async fn get(&self, url: &Url, headers: &HeaderMap, credentials: Option<&Credentials>) -> Result<Response, Error> {
+    pub async fn get(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        credentials: Option<&Credentials>,
+    ) -> Result<Response, Error> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
             let credentials = credentials.filter(|_| at.origin() == url.origin());
@@ -298,7 +303,12 @@ impl Egress {
         fresh.get_once(url, &HeaderMap::new(), None).await.map(|_| ())
     }
 
-    async fn get_once(&self, url: &Url, headers: &HeaderMap, credentials: Option<&Credentials>) -> Result<Response, Error> {
+    async fn get_once(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        credentials: Option<&Credentials>,
+    ) -> Result<Response, Error> {
         let mut request = http::Request::builder()
             .method(Method::GET)
             .uri(url.as_str())

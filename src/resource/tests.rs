@@ -32,32 +32,12 @@ fn every_endpoint_is_known() {
     let table = [
         (Resource::List(toml.clone()), format!("{stem}/@v/list"), text, Mutable),
         (Resource::Latest(toml.clone()), format!("{stem}/@latest"), json, Mutable),
-        (
-            Resource::info(toml.clone(), "Main").unwrap(),
-            format!("{stem}/@v/!main.info"),
-            json,
-            Mutable,
-        ),
+        (Resource::info(toml.clone(), "Main").unwrap(), format!("{stem}/@v/!main.info"), json, Mutable),
         (artifact(Info), format!("{stem}/@v/v1.6.0-!r!c.info"), json, Immutable),
         (artifact(Mod), format!("{stem}/@v/v1.6.0-!r!c.mod"), text, Immutable),
-        (
-            artifact(Zip),
-            format!("{stem}/@v/v1.6.0-!r!c.zip"),
-            "application/zip",
-            Immutable,
-        ),
-        (
-            Resource::SumdbSupported(sumdb()),
-            "sumdb/sumdb.example.com/supported".into(),
-            text,
-            Mutable,
-        ),
-        (
-            Resource::SumdbLatest(sumdb()),
-            "sumdb/sumdb.example.com/latest".into(),
-            text,
-            Mutable,
-        ),
+        (artifact(Zip), format!("{stem}/@v/v1.6.0-!r!c.zip"), "application/zip", Immutable),
+        (Resource::SumdbSupported(sumdb()), "sumdb/sumdb.example.com/supported".into(), text, Mutable),
+        (Resource::SumdbLatest(sumdb()), "sumdb/sumdb.example.com/latest".into(), text, Mutable),
         (
             Resource::SumdbLookup(sumdb(), target),
             format!("sumdb/sumdb.example.com/lookup/{stem}@v1.6.0-!r!c"),
@@ -87,22 +67,10 @@ fn every_endpoint_is_known() {
 #[test]
 fn requests_of_go_are_understood() {
     for (raw, path) in [
-        (
-            "/github.com/%21burnt%21sushi/toml/@v/v1.6.0.info",
-            "github.com/!burnt!sushi/toml/@v/v1.6.0.info",
-        ),
-        (
-            "/github.com/!burnt!sushi/toml/@v/v1.6.0.info",
-            "github.com/!burnt!sushi/toml/@v/v1.6.0.info",
-        ),
-        (
-            "/github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip",
-            "github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip",
-        ),
-        (
-            "/github.com/gofrs/uuid/@v/v4.4.0%2Bincompatible.zip",
-            "github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip",
-        ),
+        ("/github.com/%21burnt%21sushi/toml/@v/v1.6.0.info", "github.com/!burnt!sushi/toml/@v/v1.6.0.info"),
+        ("/github.com/!burnt!sushi/toml/@v/v1.6.0.info", "github.com/!burnt!sushi/toml/@v/v1.6.0.info"),
+        ("/github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip", "github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip"),
+        ("/github.com/gofrs/uuid/@v/v4.4.0%2Bincompatible.zip", "github.com/gofrs/uuid/@v/v4.4.0+incompatible.zip"),
         ("/github.com/@v/list", "github.com/@v/list"),
         (
             "/golang.org/toolchain/@v/v0.0.1-go1.26.0.linux-amd64.zip",
@@ -111,18 +79,12 @@ fn requests_of_go_are_understood() {
         ("/rsc.io/quote/@v/a%20b%25c.info", "rsc.io/quote/@v/a b%c.info"),
         ("/sumdb/h.example/a/b/supported", "sumdb/h.example/a/b/supported"),
         ("/sumdb/localhost:8080/x/latest", "sumdb/localhost:8080/x/latest"),
-        (
-            "/sumdb/h.example/lookup/golang.org/x/tile@v0.1.0",
-            "sumdb/h.example/lookup/golang.org/x/tile@v0.1.0",
-        ),
+        ("/sumdb/h.example/lookup/golang.org/x/tile@v0.1.0", "sumdb/h.example/lookup/golang.org/x/tile@v0.1.0"),
         (
             "/sumdb/h.example/p/lookup/rsc.io/!q@v1.0.0+incompatible",
             "sumdb/h.example/p/lookup/rsc.io/!q@v1.0.0+incompatible",
         ),
-        (
-            "/sumdb/h.example/lookup/rsc.io/quote@some@branch",
-            "sumdb/h.example/lookup/rsc.io/quote@some@branch",
-        ),
+        ("/sumdb/h.example/lookup/rsc.io/quote@some@branch", "sumdb/h.example/lookup/rsc.io/quote@some@branch"),
     ] {
         let resource = Resource::from_request_path(raw).unwrap_or_else(|error| panic!("{raw}: {error}"));
         assert_eq!(resource.path(), path);
@@ -153,16 +115,10 @@ fn encodings_that_hide_something_are_refused() {
     assert_eq!(twice.path(), "rsc.io/quote/@v/a%2fb.info");
     assert_eq!(twice.url_path(), "rsc.io/quote/@v/a%252fb.info");
     // Dots in disguise are dots.
-    for raw in [
-        "/%2e%2e/etc/@v/list",
-        "/rsc.io/%2E%2E/@v/list",
-        "/rsc.io/quote/@v/%2e%2e.info",
-        "/rsc.io/q/@v/%2e.info",
-    ] {
-        assert!(
-            matches!(Resource::from_request_path(raw), Err(ResourceError::Module(_))),
-            "{raw}"
-        );
+    for raw in
+        ["/%2e%2e/etc/@v/list", "/rsc.io/%2E%2E/@v/list", "/rsc.io/quote/@v/%2e%2e.info", "/rsc.io/q/@v/%2e.info"]
+    {
+        assert!(matches!(Resource::from_request_path(raw), Err(ResourceError::Module(_))), "{raw}");
     }
 }
 
@@ -196,10 +152,7 @@ fn other_paths_are_no_endpoints() {
         "sumdb/h.example/x",
     ];
     for path in no_endpoint {
-        assert!(
-            matches!(Resource::parse(path), Err(ResourceError::NoEndpoint { .. })),
-            "{path}"
-        );
+        assert!(matches!(Resource::parse(path), Err(ResourceError::NoEndpoint { .. })), "{path}");
     }
     let noisy = format!("{}\u{1b}[31m\n/@v/list", "x.y/".repeat(400));
     let text = Resource::parse(&noisy).unwrap_err().to_string();
@@ -252,20 +205,11 @@ fn lookup_target_knows_its_module_version() {
         let (path, version) = text.split_once('@').unwrap();
         LookupTarget::new(ModulePath::parse(path).unwrap(), version).unwrap()
     };
-    assert_eq!(
-        of("rsc.io/quote@v1.5.2").module_version(),
-        Some(module_version("rsc.io/quote@v1.5.2"))
-    );
+    assert_eq!(of("rsc.io/quote@v1.5.2").module_version(), Some(module_version("rsc.io/quote@v1.5.2")));
     assert_eq!(of("rsc.io/quote@v2.0.0").module_version(), None);
     assert_eq!(of("rsc.io/quote@main").module_version(), None);
     assert_eq!(of("rsc.io/quote@main").to_string(), "rsc.io/quote@main");
-    assert_eq!(
-        (
-            of("rsc.io/quote@main").version(),
-            of("rsc.io/quote@main").path().as_str()
-        ),
-        ("main", "rsc.io/quote")
-    );
+    assert_eq!((of("rsc.io/quote@main").version(), of("rsc.io/quote@main").path().as_str()), ("main", "rsc.io/quote"));
 }
 
 /// Invariant 1: only a `Resource` names a file or an upstream URL, and `parse(path(r)) == r` for every `r`.
@@ -312,10 +256,7 @@ fn assert_names_one_file_below_the_root(path: &str) {
         assert!(!element.is_empty() && element.len() <= 255, "{path}");
         assert!(!element.starts_with('.') || path.contains("/@v/."), "{path}");
         assert!(element != "." && element != "..", "{path}");
-        assert!(
-            !element.contains(['\\', '\0', ':']) || path.starts_with("sumdb/"),
-            "{path}"
-        );
+        assert!(!element.contains(['\\', '\0', ':']) || path.starts_with("sumdb/"), "{path}");
     }
     if !path.starts_with("sumdb/") {
         assert!(!path.contains(|c: char| c.is_ascii_uppercase()), "{path}");

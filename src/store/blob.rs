@@ -109,7 +109,9 @@ pub(super) fn commit_bytes(store: &Store, relative: &str, content: &[u8]) -> Res
     let stored = StoredFile::from_open(file).map_err(|err| Error::at(relative, err))?;
     match stored {
         Some(stored) if stored.length == content.len() as u64 => Ok(stored),
-        Some(_) | None => Err(Error::at(relative, io::Error::other("the file read back differs from what was written"))),
+        Some(_) | None => {
+            Err(Error::at(relative, io::Error::other("the file read back differs from what was written")))
+        }
     }
 }
 
@@ -153,7 +155,8 @@ fn make_folders(store: &Store, folder: &str) -> Result<(), Error> {
 fn sync_folder(store: &Store, folder: &str) -> Result<(), Error> {
     let path = if folder.is_empty() { "." } else { folder };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(&store.root_fd, path, flags, Mode::empty()).map_err(|err| Error::at(path, err.into()))?;
+    let fd =
+        rustix::fs::openat(&store.root_fd, path, flags, Mode::empty()).map_err(|err| Error::at(path, err.into()))?;
     rustix::fs::fsync(fd).map_err(|err| Error::at(path, err.into()))
 }
 

@@ -26,8 +26,8 @@ use crate::resource::Resource;
 mod blob;
 pub mod partial;
 
-pub use blob::StoredFile;
 use blob::Glance;
+pub use blob::StoredFile;
 use partial::Partial;
 
 /// Larder's own folder; no module path begins with a dot.
@@ -186,7 +186,8 @@ impl Store {
     /// Removes unfinished small files, and partial downloads that cannot be resumed or are too many.
     fn sweep(&self) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&self.root_fd, TMP, flags, Mode::empty()).map_err(|err| Error::at(TMP, err.into()))?;
+        let folder =
+            rustix::fs::openat(&self.root_fd, TMP, flags, Mode::empty()).map_err(|err| Error::at(TMP, err.into()))?;
         let entries = rustix::fs::Dir::read_from(folder).map_err(|err| Error::at(TMP, err.into()))?;
         let mut names = Vec::new();
         for entry in entries {

@@ -109,7 +109,9 @@ impl Partial {
             let (Ok(index), Ok(crc)) = (index.parse::<usize>(), u32::from_str_radix(crc, 16)) else { continue };
             let Some(block) = blocks.get_mut(index) else { continue };
             let (start, end) = block_range(index, length);
-            let Some(content) = usize::try_from(end - start).ok().and_then(|size| content.get_mut(..size)) else { continue };
+            let Some(content) = usize::try_from(end - start).ok().and_then(|size| content.get_mut(..size)) else {
+                continue;
+            };
             *block = self.file.read_exact_at(content, start).is_ok() && crc32fast::hash(content) == crc;
         }
         self.blocks = blocks;

@@ -44,10 +44,7 @@ impl SumdbName {
     /// # Errors
     /// [`SumdbNameError`] with the flaw that was found first.
     pub fn parse(name: &str) -> Result<Self, SumdbNameError> {
-        check_sumdb_name(name).map_err(|flaw| SumdbNameError {
-            name: name.to_owned(),
-            flaw,
-        })?;
+        check_sumdb_name(name).map_err(|flaw| SumdbNameError { name: name.to_owned(), flaw })?;
         Ok(Self(Arc::from(name)))
     }
 
@@ -70,22 +67,14 @@ impl LookupTarget {
     /// [`ModuleError::MalformedVersion`] if nobody could ask for it, or if it does not fit into one file name together
     /// with the last element of the path.
     pub fn new(path: ModulePath, version: &str) -> Result<Self, ModuleError> {
-        let malformed = |flaw| ModuleError::MalformedVersion {
-            version: version.to_owned(),
-            flaw,
-        };
+        let malformed = |flaw| ModuleError::MalformedVersion { version: version.to_owned(), flaw };
         version::check_text(version).map_err(malformed)?;
         // The last element of the path and the version are one file name here.
         let element = path.as_str().rsplit('/').next().unwrap_or_default();
         if escaped_bytes(element) + 1 + escaped_bytes(version) > FILE_NAME_BYTES_MAX {
-            return Err(malformed(Flaw::TooLong {
-                bytes_max: FILE_NAME_BYTES_MAX,
-            }));
+            return Err(malformed(Flaw::TooLong { bytes_max: FILE_NAME_BYTES_MAX }));
         }
-        Ok(Self {
-            path,
-            version: Arc::from(version),
-        })
+        Ok(Self { path, version: Arc::from(version) })
     }
 
     /// Returns the module.
@@ -118,21 +107,14 @@ fn check_sumdb_name(name: &str) -> Result<(), Flaw> {
         return Err(Flaw::Empty);
     }
     if name.len() > SUMDB_NAME_BYTES_MAX {
-        return Err(Flaw::TooLong {
-            bytes_max: SUMDB_NAME_BYTES_MAX,
-        });
+        return Err(Flaw::TooLong { bytes_max: SUMDB_NAME_BYTES_MAX });
     }
-    let (host, path) = name
-        .split_once('/')
-        .map_or((name, None), |(host, path)| (host, Some(path)));
+    let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
     let host = match host.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
         Some(_) | None => host,
     };
-    for element in [host]
-        .into_iter()
-        .chain(path.into_iter().flat_map(|path| path.split('/')))
-    {
+    for element in [host].into_iter().chain(path.into_iter().flat_map(|path| path.split('/'))) {
         check_element(element, Element::OfPath)?;
         if SUMDB_ENDPOINTS.contains(&element) {
             return Err(Flaw::Reserved);

@@ -96,10 +96,7 @@ impl Tile {
     /// Returns the full tile at the same place. A database may have dropped a partial one for it.
     #[must_use]
     pub fn full(&self) -> Self {
-        Self {
-            width: TILE_WIDTH_FULL,
-            ..*self
-        }
+        Self { width: TILE_WIDTH_FULL, ..*self }
     }
 
     /// Says whether this tile is at the same place as `narrower` and holds all of it.
@@ -161,15 +158,11 @@ fn parse(path: &str) -> Option<Tile> {
             (groups, Some(width).filter(|width| *width < TILE_WIDTH_FULL)?)
         }
     };
-    let (upper, last) = groups
-        .rsplit_once('/')
-        .map_or(("", groups), |(upper, last)| (upper, last));
+    let (upper, last) = groups.rsplit_once('/').map_or(("", groups), |(upper, last)| (upper, last));
     let mut index = 0_u64;
     if groups.len() > last.len() {
         for upper_group in upper.split('/') {
-            index = index
-                .checked_mul(GROUP)?
-                .checked_add(group(upper_group.strip_prefix('x')?)?)?;
+            index = index.checked_mul(GROUP)?.checked_add(group(upper_group.strip_prefix('x')?)?)?;
             if index == 0 {
                 // A leading group of zeros would be a second spelling.
                 return None;
@@ -188,11 +181,7 @@ fn decimal(text: &str) -> Option<u64> {
 
 /// Reads exactly three digits.
 fn group(text: &str) -> Option<u64> {
-    if text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -214,14 +203,8 @@ mod tests {
                 TileLevel::Hashes(level) => i64::from(level),
                 TileLevel::Data => -1,
             };
-            assert_eq!(
-                (row["l"].as_i64(), row["n"].as_u64()),
-                (Some(level), Some(tile.index()))
-            );
-            assert_eq!(
-                (row["w"].as_u64(), row["h"].as_u64()),
-                (Some(u64::from(tile.width())), Some(8))
-            );
+            assert_eq!((row["l"].as_i64(), row["n"].as_u64()), (Some(level), Some(tile.index())));
+            assert_eq!((row["w"].as_u64(), row["h"].as_u64()), (Some(u64::from(tile.width())), Some(8)));
             assert_eq!(tile.to_string(), path);
         }
         for row in paths["bad"].as_array().unwrap() {
@@ -272,19 +255,10 @@ mod tests {
         assert_eq!(tile(0, 280_351).as_deref(), Some("tile/8/0/x280/351.p/105"));
         assert_eq!(tile(0, 3).as_deref(), Some("tile/8/0/003"));
         assert_eq!(
-            (
-                tile(0, 280_352),
-                tile(4, 0),
-                tile(8, 0),
-                tile(255, 0),
-                tile(0, u64::MAX)
-            ),
+            (tile(0, 280_352), tile(4, 0), tile(8, 0), tile(255, 0), tile(0, u64::MAX)),
             (None, None, None, None, None)
         );
-        assert_eq!(
-            Tile::in_tree(TileLevel::Data, 0, 512),
-            Tile::new(TileLevel::Data, 0, 256)
-        );
+        assert_eq!(Tile::in_tree(TileLevel::Data, 0, 512), Tile::new(TileLevel::Data, 0, 256));
         // A row of exactly 256 hashes ends with a full tile, and no empty one follows.
         assert_eq!(Tile::in_tree(TileLevel::Hashes(0), 2, 512), None);
     }
@@ -302,10 +276,7 @@ mod tests {
         assert!(tile(3).is_partial() && !tile(256).is_partial());
         assert!(tile(4).covers(&tile(3)) && !tile(3).covers(&tile(4)));
         assert!(!tile(4).covers(&Tile::new(TileLevel::Hashes(0), 8, 3).unwrap()));
-        assert_eq!(
-            (Tile::new(TileLevel::Data, 0, 0), Tile::new(TileLevel::Data, 0, 257)),
-            (None, None)
-        );
+        assert_eq!((Tile::new(TileLevel::Data, 0, 0), Tile::new(TileLevel::Data, 0, 257)), (None, None));
         assert_eq!(Tile::new(TileLevel::Data, u64::MAX, 1), None);
     }
 }

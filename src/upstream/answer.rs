@@ -92,7 +92,8 @@ impl Body {
                 let content = store::blocking(move || {
                     let mut content = vec![0; usize::try_from(size).unwrap_or_default()];
                     let read = file.read_exact_at(&mut content, at);
-                    read.map(|()| Bytes::from(content)).map_err(|source| store::Error::Io { path: "upstream file".to_owned(), source })
+                    read.map(|()| Bytes::from(content))
+                        .map_err(|source| store::Error::Io { path: "upstream file".to_owned(), source })
                 });
                 let content = content.await.map_err(|err| egress::Error::Ended(err.to_string()))?;
                 *offset += size;

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::module::pattern::PatternList;
 use crate::module::path::ModulePath;
+use crate::module::pattern::PatternList;
 use crate::net::egress::{Credentials, Egress};
 use crate::resource::Resource;
 use crate::shutdown::Tasks;
@@ -130,7 +130,8 @@ impl UpstreamList {
     /// Makes the list; nothing is asked yet.
     pub fn new(config: Config, egress: Egress, tasks: Tasks) -> Self {
         let public = config.entries.into_iter().map(|entry| Upstream::new(entry.source, entry.fallthrough));
-        let private = config.private.into_iter().map(|(patterns, source)| (patterns, Upstream::new(source, Fallthrough::Comma)));
+        let private =
+            config.private.into_iter().map(|(patterns, source)| (patterns, Upstream::new(source, Fallthrough::Comma)));
         Self {
             public: public.collect(),
             private: private.collect(),
@@ -153,9 +154,8 @@ impl UpstreamList {
 
     /// Returns the upstreams to ask for `resource`, in order.
     pub fn route(&self, resource: &Resource) -> Walk {
-        let own = resource
-            .module_path()
-            .and_then(|path| self.private.iter().find(|(patterns, _)| patterns.matches(path)));
+        let own =
+            resource.module_path().and_then(|path| self.private.iter().find(|(patterns, _)| patterns.matches(path)));
         match own {
             Some((_, upstream)) => Walk::new(vec![Arc::clone(upstream)]),
             None => Walk::new(self.public.clone()),

@@ -87,7 +87,10 @@ impl UpstreamList {
                 Ok(()) => return self.note_answer(upstream),
                 Err(err) => {
                     if upstream.reach.down(&err.to_string()) {
-                        log::warn!("upstream is out of reach, serving what is stored upstream={} reason={err}", upstream.name);
+                        log::warn!(
+                            "upstream is out of reach, serving what is stored upstream={} reason={err}",
+                            upstream.name
+                        );
                     }
                 }
             }

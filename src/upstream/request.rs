@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
-    RETRY_AFTER,
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -33,7 +33,9 @@ impl UpstreamList {
     /// Dropping the future abandons the request.
     pub async fn get(&self, upstream: &Arc<Upstream>, resource: &Resource, ask: &Ask) -> Result<Answer, Failure> {
         match &upstream.source {
-            Source::Off => Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() }),
+            Source::Off => {
+                Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() })
+            }
             Source::Folder(root) => from_folder(upstream, root, resource, ask).await,
             Source::Http { base, credentials } => {
                 if let Some(reason) = upstream.down_reason() {
@@ -53,7 +55,8 @@ impl UpstreamList {
         ask: &Ask,
     ) -> Result<Answer, Failure> {
         let network = |error: egress::Error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
-        let url = address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
+        let url =
+            address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
         let mut response = self.egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
         self.note_answer(upstream);
         let name = || Arc::clone(&upstream.name);
@@ -68,7 +71,9 @@ impl UpstreamList {
                     None => Err(rejected("status 206 without a range having been asked for")),
                 }
             }
-            304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => Ok(answer(response, Part::NotModified, None)),
+            304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => {
+                Ok(answer(response, Part::NotModified, None))
+            }
             // The file is shorter than what we have of it, so it is another one.
             416 if ask.range.is_some() => Err(Failure::Changed { upstream: name() }),
             status @ (404 | 410) => {
@@ -108,10 +113,13 @@ fn headers(ask: &Ask) -> HeaderMap {
             headers.insert(name, value);
         }
     };
-    set(RANGE, ask.range.map(|(start, end)| match end {
-        Some(end) => format!("bytes={start}-{}", end.saturating_sub(1)),
-        None => format!("bytes={start}-"),
-    }));
+    set(
+        RANGE,
+        ask.range.map(|(start, end)| match end {
+            Some(end) => format!("bytes={start}-{}", end.saturating_sub(1)),
+            None => format!("bytes={start}-"),
+        }),
+    );
     set(IF_RANGE, ask.if_range.clone());
     set(IF_NONE_MATCH, ask.if_none_match.clone());
     set(IF_MODIFIED_SINCE, ask.if_modified_since.clone());
@@ -172,13 +180,17 @@ async fn from_folder(upstream: &Arc<Upstream>, root: &Path, resource: &Resource,
         let at = |source| store::Error::Io { path: path.display().to_string(), source };
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(err) if matches!(err.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(err) if matches!(err.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(err) => return Err(at(err)),
         };
         let metadata = file.metadata().map_err(at)?;
         Ok(metadata.is_file().then_some((file, metadata.len())))
     });
-    let Some((file, length)) = opened.await.map_err(|err| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: err.to_string() })?
+    let Some((file, length)) = opened
+        .await
+        .map_err(|err| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: err.to_string() })?
     else {
         let body = Bytes::from(format!("not found: {}\n", resource.path()));
         return Err(Failure::NotFound(NotFound { status: 404, body, upstream: Arc::clone(&upstream.name) }));

@@ -42,7 +42,10 @@ impl Walk {
         let upstream = self.next.checked_sub(1).and_then(|at| self.route.get(at));
         let goes_on = match (&failure, upstream.map(|upstream| upstream.fallthrough)) {
             (Failure::Store(_) | Failure::Stopped, _) | (_, None) => false,
-            (Failure::NotFound(_) | Failure::Unavailable { .. } | Failure::Network { .. } | Failure::Offline { .. }, Some(_)) => true,
+            (
+                Failure::NotFound(_) | Failure::Unavailable { .. } | Failure::Network { .. } | Failure::Offline { .. },
+                Some(_),
+            ) => true,
             (Failure::Refused { .. } | Failure::Rejected { .. } | Failure::Changed { .. }, Some(separator)) => {
                 separator == Fallthrough::Pipe
             }
@@ -50,7 +53,8 @@ impl Walk {
         if !goes_on {
             return Err(failure);
         }
-        let kept = if matches!(failure, Failure::NotFound(_)) { &mut self.first_not_found } else { &mut self.first_other };
+        let kept =
+            if matches!(failure, Failure::NotFound(_)) { &mut self.first_not_found } else { &mut self.first_other };
         kept.get_or_insert(failure);
         Ok(())
     }
@@ -115,8 +119,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::upstream::failure::NotFound;
     use crate::upstream::Source;
+    use crate::upstream::failure::NotFound;
 
     fn not_found() -> Failure {
         Failure::NotFound(NotFound { status: 404, body: Bytes::new(), upstream: Arc::from("a") })
@@ -131,7 +135,8 @@ mod tests {
     }
 
     fn walk(separator: Fallthrough) -> Walk {
-        let mut walk = Walk::new(vec![Upstream::new(Source::Off, separator), Upstream::new(Source::Off, Fallthrough::Comma)]);
+        let mut walk =
+            Walk::new(vec![Upstream::new(Source::Off, separator), Upstream::new(Source::Off, Fallthrough::Comma)]);
         assert!(walk.next_upstream().is_some());
         walk
     }

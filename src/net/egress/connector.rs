@@ -44,11 +44,8 @@ impl Connector {
         let host = uri.host().unwrap_or_default().to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let addresses = self
-            .resolver
-            .resolve(&host, port)
-            .await
-            .map_err(|reason| Error::Dns { host: host.clone(), reason })?;
+        let addresses =
+            self.resolver.resolve(&host, port).await.map_err(|reason| Error::Dns { host: host.clone(), reason })?;
         let target = format!("{host}:{port}");
         let tcp = dial::connect(&addresses, self.connect_timeout)
             .await
