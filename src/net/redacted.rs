@@ -29,6 +29,24 @@ impl RedactedUrl {
     pub fn has_credentials(&self) -> bool {
         !self.0.username().is_empty() || self.0.password().is_some()
     }
+
+    /// Splits off the user name and the password, decoded: what `Authorization: Basic` is made of.
+    ///
+    /// The query stays in the URL, so that it is still not fit for printing.
+    pub fn split_credentials(&self) -> (Url, Option<(String, Secret)>) {
+        let credentials = self.has_credentials().then(|| {
+            let password = self.0.password().unwrap_or("");
+            (
+                percent_decoded(self.0.username()),
+                Secret::new(percent_decoded(password)),
+            )
+        });
+        let mut url = self.0.clone();
+        // Both fail only for URLs that cannot have credentials, and then there is nothing to take out.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        (url, credentials)
+    }
 }
 
 impl From<Url> for RedactedUrl {
@@ -93,6 +111,27 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Decodes `%41` to `A`. What is no escape stays, and what is not UTF-8 afterwards is replaced.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(decoded) if byte == b'%' => {
+                bytes.push(decoded);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            Some(_) | None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +156,28 @@ mod tests {
             assert_eq!(url.reveal().as_str(), Url::parse(text).unwrap().as_str());
         }
         assert_eq!(format!("{0} {0:?}", Secret::new("hunter2")), "*** ***");
+    }
+
+    /// Credentials come out of a URL decoded, and the URL is left without them.
+    #[test]
+    fn credentials_split_off() {
+        let cases = [
+            ("https://a.example/x", "https://a.example/x", None),
+            (
+                "https://user:p%40s%3as%@a.example/x",
+                "https://a.example/x",
+                Some(("user", "p@s:s%")),
+            ),
+            ("https://token@a.example/", "https://a.example/", Some(("token", ""))),
+            ("http://:%C3%A9@a.example/", "http://a.example/", Some(("", "é"))),
+        ];
+        for (text, bare, expected) in cases {
+            let (url, credentials) = RedactedUrl::new(Url::parse(text).unwrap()).split_credentials();
+            assert_eq!(url.as_str(), bare);
+            let credentials = credentials
+                .as_ref()
+                .map(|(user, password)| (user.as_str(), password.reveal()));
+            assert_eq!(credentials, expected);
+        }
     }
 }
