@@ -1,9 +1,12 @@
 //! Larder, a Go module cache for an office network.
 
+pub mod app;
+pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod fill;
+pub mod logging;
 pub mod module;
 pub mod net;
 pub mod resource;

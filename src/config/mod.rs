@@ -27,6 +27,12 @@ mod settings;
 mod size;
 mod sources;
 mod table;
+/// Tells whether stderr leads to systemd's journal, as systemd says in the environment.
+#[expect(clippy::disallowed_methods, reason = "the configuration reads the environment")]
+pub fn is_under_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

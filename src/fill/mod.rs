@@ -176,6 +176,11 @@ impl Fills {
         growing.collect()
     }
 
+    /// Waits until Larder stops.
+    pub async fn stopped(&self) {
+        self.tasks.token().cancelled().await;
+    }
+
     fn forget(&self, resource: &Resource) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(resource);
     }

@@ -151,7 +151,7 @@ mod tests {
     fn refusal_looks_at_the_interfaces_again() {
         let clock = Clock::system();
         let own = Mutex::new(OwnBlocks { read_at: Some(clock.steady()), ..OwnBlocks::default() });
-        let loopback = Cidr::parse("127.0.0.9").unwrap();
+        let loopback: IpAddr = "127.0.0.9".parse().unwrap();
         assert!(!is_own(&clock, &own, loopback));
         clock.advance(Duration::from_secs(2));
         assert!(is_own(&clock, &own, loopback));

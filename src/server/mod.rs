@@ -8,12 +8,15 @@
 //! when [`serve`] returns. Source: issue 3 ("Who may ask", "What people see").
 
 pub mod access;
+pub mod admin;
 pub mod body;
 mod connection;
+pub mod handler;
 mod interfaces;
 mod limits;
 pub mod listener;
 mod refusal;
+mod respond;
 
 use std::future::Future;
 use std::net::SocketAddr;

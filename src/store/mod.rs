@@ -18,13 +18,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::resource::Resource;
+use crate::sumdb::name::SumdbName;
+use crate::sumdb::tile::Tile;
 
+pub mod adopt;
 mod blob;
+pub mod durable;
+pub mod index;
+pub mod offline;
 pub mod partial;
+pub mod pins;
+mod walk;
 
 use blob::Glance;
 pub use blob::StoredFile;
@@ -42,6 +50,12 @@ pub enum Error {
     #[error("the disk is full: {path}")]
     Full {
         /// The file being written.
+        path: String,
+    },
+    /// Another Larder owns the cache directory.
+    #[error("{path} is in use by another larder")]
+    InUse {
+        /// The cache directory.
         path: String,
     },
     /// Anything else.
@@ -69,6 +83,8 @@ impl Error {
 pub struct Store {
     root: PathBuf,
     root_fd: File,
+    /// Held as long as this process owns the directory; the kernel lets go of it whatever ends the process.
+    _lock: File,
     next_temporary: AtomicU64,
 }
 
@@ -82,7 +98,13 @@ impl Store {
         #[expect(clippy::disallowed_methods, reason = "the store makes its own root")]
         std::fs::create_dir_all(root.join(TMP)).map_err(|err| Error::at(&text, err))?;
         let root_fd = File::open(root).map_err(|err| Error::at(&text, err))?;
-        let store = Self { root: root.to_owned(), root_fd, next_temporary: AtomicU64::new(0) };
+        let lock = File::open(root.join(OWN)).map_err(|err| Error::at(&text, err))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Error::InUse { path: text }),
+            Err(err) => return Err(Error::at(&text, err.into())),
+        }
+        let store = Self { root: root.to_owned(), root_fd, _lock: lock, next_temporary: AtomicU64::new(0) };
         store.sweep()?;
         Ok(store)
     }
@@ -125,6 +147,25 @@ impl Store {
     /// As [`Store::open`].
     pub fn open_blocking(&self, resource: &Resource) -> Result<Option<StoredFile>, Error> {
         blob::open(self, &resource.path())
+    }
+
+    /// Opens the widest stored tile at the place of `tile` that holds all of it, if there is one; for the blocking pool.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn widest_tile(&self, name: &SumdbName, tile: &Tile) -> Result<Option<StoredFile>, Error> {
+        let full = tile.full();
+        if let Some(stored) = self.open_blocking(&Resource::SumdbTile(name.clone(), full))? {
+            return Ok(Some(stored));
+        }
+        let folder = self.root.join(format!("{}.p", Resource::SumdbTile(name.clone(), full).path()));
+        let Ok(entries) = std::fs::read_dir(folder) else { return Ok(None) };
+        let widths = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
+        let wider = widths.filter_map(|width| Tile::new(tile.level(), tile.index(), width)).filter(|wider| wider.covers(tile));
+        match wider.max_by_key(Tile::width) {
+            Some(wider) => self.open_blocking(&Resource::SumdbTile(name.clone(), wider)),
+            None => Ok(None),
+        }
     }
 
     /// Stores `content` as the file of `resource`, durably; for the blocking pool.
@@ -170,6 +211,18 @@ impl Store {
     /// What the system says.
     pub fn remove(&self, resource: &Resource) -> Result<(), Error> {
         self.unlink(&resource.path())
+    }
+
+    /// Writes a file that others wait for, at a path outside the tree, so that it appears whole.
+    ///
+    /// # Errors
+    /// What the system says.
+    #[expect(clippy::disallowed_methods, reason = "the store is where files are written")]
+    pub fn write_outside(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        std::fs::write(&temporary, content)?;
+        std::fs::rename(&temporary, path)
     }
 
     fn unlink(&self, relative: &str) -> Result<(), Error> {

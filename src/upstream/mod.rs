@@ -46,6 +46,8 @@ pub enum Source {
     Http {
         /// Its address, without credentials.
         base: Url,
+        /// How it is called where people read it; without anything secret.
+        name: String,
         /// What proves to it who asks.
         credentials: Option<Credentials>,
     },
@@ -90,7 +92,7 @@ pub struct Upstream {
 impl Upstream {
     fn new(source: Source, fallthrough: Fallthrough) -> Arc<Self> {
         let name = match &source {
-            Source::Http { base, .. } => Arc::from(base.as_str().trim_end_matches('/')),
+            Source::Http { name, .. } => Arc::from(name.trim_end_matches('/')),
             Source::Folder(path) => Arc::from(format!("file://{}", path.display())),
             Source::Off => Arc::from("off"),
         };
@@ -162,9 +164,9 @@ impl UpstreamList {
         }
     }
 
-    /// Returns whether every upstream that could be asked for `resource` is known to be out of reach.
-    pub fn is_offline_for(&self, resource: &Resource) -> bool {
-        self.route(resource).is_all_down()
+    /// Returns why no upstream that could be asked for `resource` can be reached, if it is so.
+    pub fn offline_reason_for(&self, resource: &Resource) -> Option<String> {
+        self.route(resource).down_reason()
     }
 
     /// Starts the count of attempts at one upstream.

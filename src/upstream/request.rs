@@ -37,7 +37,7 @@ impl UpstreamList {
                 Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() })
             }
             Source::Folder(root) => from_folder(upstream, root, resource, ask).await,
-            Source::Http { base, credentials } => {
+            Source::Http { base, credentials, .. } => {
                 if let Some(reason) = upstream.down_reason() {
                     return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
                 }
@@ -89,21 +89,9 @@ impl UpstreamList {
     }
 }
 
-/// Returns the URL of `resource` below `base`. `!` is percent-encoded in module paths and not in those of a checksum
-/// database, as the go command does it.
+/// Returns the URL of `resource` below `base`.
 fn address(base: &Url, resource: &Resource) -> Result<Url, url::ParseError> {
-    let path = resource.path();
-    let plain: &[u8] = if resource.module_path().is_some() { b"-._~/@+$&=,()" } else { b"-._~/@+$&=,()!" };
-    let mut text = base.as_str().trim_end_matches('/').to_owned();
-    text.push('/');
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    Url::parse(&text)
+    Url::parse(&format!("{}/{}", base.as_str().trim_end_matches('/'), resource.url_path()))
 }
 
 fn headers(ask: &Ask) -> HeaderMap {

@@ -67,8 +67,13 @@ impl Walk {
         })
     }
 
-    pub(super) fn is_all_down(&self) -> bool {
-        self.route.iter().all(|upstream| upstream.is_down())
+    /// Returns why the first upstream cannot be reached, if none of them can.
+    pub(super) fn down_reason(&self) -> Option<String> {
+        if !self.route.iter().all(|upstream| upstream.is_down()) {
+            return None;
+        }
+        let first = self.route.first().and_then(|upstream| upstream.down_reason());
+        Some(first.unwrap_or_else(|| "no upstream is configured".to_owned()))
     }
 }
 
