@@ -4,6 +4,8 @@
 //! through one fixed buffer and looks at the first bytes of every entry; it inflates nothing, so it does not replace the
 //! checksum. Invariants: memory is bounded whatever the file says; what Go's `archive/zip` and the h1 hash accept is
 //! refused only for bytes after the archive, a name outside the module, a directory outside the file, or a limit.
+//! (One exception: of two entries with one name Go hashes the last alone, so it does not miss the first one's data. It
+//! refuses to unpack such a zip anyway.)
 //! Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3; the Go module reference, "Module zip files".
 //!
 //!     [anything] [local header, name, extra, data]… [directory header, name, extra, comment]…
