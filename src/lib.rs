@@ -4,4 +4,5 @@ pub mod clock;
 pub mod fill;
 pub mod module;
 pub mod resource;
+pub mod store;
 pub mod sumdb;

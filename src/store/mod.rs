@@ -1,0 +1,3 @@
+//! (placeholder, the lead's)
+pub mod durable;
+pub mod index;
