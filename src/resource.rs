@@ -1,6 +1,6 @@
 //! Resources: the type that names a thing, its URL and its file, which are the same tree.
 //!
-//! Called by everything; calls `module` and `sumdb::tile`. Pure. Invariant 1: only a [`Resource`] names a file or an
+//! Called by everything; calls `module`, `sumdb::name` and `sumdb::tile`. Pure. Invariant 1: only a [`Resource`] names a file or an
 //! upstream URL, and `parse(path(r)) == r` for every `r`. Once parsing has succeeded, no question of traversal, escaping
 //! or content type is left. Source: the Go module reference, "GOPROXY protocol"; proposal 25530 for `sumdb/`.
 //!
@@ -9,18 +9,14 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
-use crate::module::escape::{escaped_bytes, write_escaped};
-use crate::module::path::{Element, FILE_NAME_BYTES_MAX, check_element};
-use crate::module::{Flaw, ModuleError, ModulePath, ModuleVersion, Query, Shown, Version, version};
+use crate::module::escape::write_escaped;
+use crate::module::{ModuleError, ModulePath, ModuleVersion, Query, Shown, Version, version};
+use crate::sumdb::name::{LookupTarget, SUMDB_ENDPOINTS, SumdbName, SumdbNameError};
 use crate::sumdb::tile::{Tile, TileError};
 
 /// The longest request path that can name a resource, in bytes, still percent-encoded.
 pub const REQUEST_PATH_BYTES_MAX: usize = 8192;
-
-/// The longest name of a checksum database in bytes.
-pub const SUMDB_NAME_BYTES_MAX: usize = 255;
 
 /// What a URL names and a file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,20 +79,6 @@ pub enum Mutability {
     Mutable,
 }
 
-/// The name of a checksum database: a host, perhaps with a port, perhaps with a path. Clones share the text.
-///
-/// No element of it is one that follows a name in the tree (`supported`, `latest`, `lookup`, `tile`), so it is always
-/// clear where a name ends.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SumdbName(Arc<str>);
-
-/// What a checksum database is asked for: a module and whatever `go` may take for a version of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LookupTarget {
-    path: ModulePath,
-    version: Arc<str>,
-}
-
 /// Why a text names no resource. All of these mean "not found": nothing can be there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResourceError {
@@ -122,13 +104,8 @@ pub enum ResourceError {
     #[error(transparent)]
     Module(#[from] ModuleError),
     /// The checksum database's name in it is malformed.
-    #[error("malformed checksum database name {}: {flaw}", Shown(.name))]
-    SumdbName {
-        /// The offending name.
-        name: String,
-        /// What is wrong with it.
-        flaw: Flaw,
-    },
+    #[error(transparent)]
+    SumdbName(#[from] SumdbNameError),
     /// The tile in it is malformed.
     #[error(transparent)]
     Tile(#[from] TileError),
@@ -292,9 +269,9 @@ impl Resource {
             Self::SumdbLatest(name) => write!(out, "sumdb/{name}/latest"),
             Self::SumdbLookup(name, target) => {
                 write!(out, "sumdb/{name}/lookup/")?;
-                write_escaped(out, target.path.as_str())?;
+                write_escaped(out, target.path().as_str())?;
                 out.write_char('@')?;
-                write_escaped(out, &target.version)
+                write_escaped(out, target.version())
             }
             Self::SumdbTile(name, tile) => write!(out, "sumdb/{name}/{tile}"),
         }
@@ -306,81 +283,6 @@ impl fmt::Display for Resource {
         self.write_path(f)
     }
 }
-
-impl SumdbName {
-    /// Checks a database's name, the text before the first `+` of its key.
-    ///
-    /// # Errors
-    /// [`ResourceError::SumdbName`] with the flaw that was found first.
-    pub fn parse(name: &str) -> Result<Self, ResourceError> {
-        check_sumdb_name(name).map_err(|flaw| ResourceError::SumdbName {
-            name: name.to_owned(),
-            flaw,
-        })?;
-        Ok(Self(Arc::from(name)))
-    }
-
-    /// Returns the text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for SumdbName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl LookupTarget {
-    /// Checks what is asked of a database. The version, unescaped, may be anything `go` could send.
-    ///
-    /// # Errors
-    /// [`ModuleError::MalformedVersion`] if nobody could ask for it, or if it does not fit into one file name together
-    /// with the last element of the path.
-    pub fn new(path: ModulePath, version: &str) -> Result<Self, ModuleError> {
-        let malformed = |flaw| ModuleError::MalformedVersion {
-            version: version.to_owned(),
-            flaw,
-        };
-        version::check_text(version).map_err(malformed)?;
-        // The last element of the path and the version are one file name here.
-        let element = path.as_str().rsplit('/').next().unwrap_or_default();
-        if escaped_bytes(element) + 1 + escaped_bytes(version) > FILE_NAME_BYTES_MAX {
-            return Err(malformed(Flaw::TooLong {
-                bytes_max: FILE_NAME_BYTES_MAX,
-            }));
-        }
-        Ok(Self {
-            path,
-            version: Arc::from(version),
-        })
-    }
-
-    /// Returns the module.
-    pub fn path(&self) -> &ModulePath {
-        &self.path
-    }
-
-    /// Returns the version as it was asked for, unescaped.
-    pub fn version(&self) -> &str {
-        &self.version
-    }
-
-    /// Returns the module version, if the version is canonical and belongs to the path.
-    pub fn module_version(&self) -> Option<ModuleVersion> {
-        ModuleVersion::new(self.path.clone(), Version::parse(&self.version).ok()?).ok()
-    }
-}
-
-impl fmt::Display for LookupTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.path, self.version)
-    }
-}
-
-/// The elements that follow a database's name.
-const SUMDB_ENDPOINTS: [&str; 4] = ["supported", "latest", "lookup", "tile"];
 
 fn no_endpoint(path: &str) -> ResourceError {
     ResourceError::NoEndpoint { path: path.to_owned() }
@@ -422,34 +324,6 @@ fn parse_sumdb(path: &str, rest: &str) -> Result<Resource, ResourceError> {
     ))
 }
 
-fn check_sumdb_name(name: &str) -> Result<(), Flaw> {
-    if name.is_empty() {
-        return Err(Flaw::Empty);
-    }
-    if name.len() > SUMDB_NAME_BYTES_MAX {
-        return Err(Flaw::TooLong {
-            bytes_max: SUMDB_NAME_BYTES_MAX,
-        });
-    }
-    let (host, path) = name
-        .split_once('/')
-        .map_or((name, None), |(host, path)| (host, Some(path)));
-    let host = match host.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
-        Some(_) | None => host,
-    };
-    for element in [host]
-        .into_iter()
-        .chain(path.into_iter().flat_map(|path| path.split('/')))
-    {
-        check_element(element, Element::OfPath)?;
-        if SUMDB_ENDPOINTS.contains(&element) {
-            return Err(Flaw::Reserved);
-        }
-    }
-    Ok(())
-}
-
 /// Decodes percent-encoding once. Nothing if it is broken or hides what must not be hidden.
 fn percent_decode(raw: &str) -> Option<Cow<'_, str>> {
     if !raw.contains('%') {
@@ -479,3 +353,6 @@ fn hex_digit(b: u8) -> Option<u8> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,8 @@
 //! "Versions"; compared with the vectors Go's own tools made.
 
 pub mod escape;
+#[cfg(test)]
+pub(crate) mod generate;
 pub mod path;
 pub mod pattern;
 pub mod version;
@@ -194,3 +196,6 @@ impl fmt::Display for Shown<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -194,3 +194,118 @@ fn group(text: &str) -> Option<u64> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::module::generate::{Generator, vectors};
+
+    /// Paths parse and print as Go's own tools do it, of the one height there is.
+    #[test]
+    fn paths_agree_with_go() {
+        let paths = vectors("tile_paths");
+        for row in paths["good"].as_array().unwrap() {
+            let path = row["path"].as_str().unwrap();
+            let Ok(tile) = Tile::parse(path) else {
+                assert_ne!(row["h"], u64::from(TILE_HEIGHT), "{path}");
+                continue;
+            };
+            let level = match tile.level() {
+                TileLevel::Hashes(level) => i64::from(level),
+                TileLevel::Data => -1,
+            };
+            assert_eq!(
+                (row["l"].as_i64(), row["n"].as_u64()),
+                (Some(level), Some(tile.index()))
+            );
+            assert_eq!(
+                (row["w"].as_u64(), row["h"].as_u64()),
+                (Some(u64::from(tile.width())), Some(8))
+            );
+            assert_eq!(tile.to_string(), path);
+        }
+        for row in paths["bad"].as_array().unwrap() {
+            let path = row["path"].as_str().unwrap();
+            assert_eq!(Tile::parse(path), Err(TileError { path: path.to_owned() }));
+        }
+        for path in [
+            "",
+            "tile/8/0/x/000",
+            "tile/8/0/xx01/000",
+            "tile/8/256/000",
+            "tile/8/0/000.p/",
+            "tile/8/0/000.p/1/",
+            "tile/8/0/000.p/1.p/1",
+            "tile/8//000",
+            "tile/8/data/x009/x223/x372/x036/x854/x775/808",
+            "tile/8/0/٠٠٠",
+        ] {
+            assert!(Tile::parse(path).is_err(), "{path}");
+        }
+        let last = "tile/8/data/x009/x223/x372/x036/x854/x775/807";
+        assert_eq!(Tile::parse(last).unwrap().index(), u64::try_from(i64::MAX).unwrap());
+    }
+
+    /// Any tile comes back from its path, and a changed path is refused or names another tile.
+    #[test]
+    fn one_spelling_each() {
+        let mut generator = Generator::new(6);
+        for _ in 0..10_000 {
+            let tile = generator.tile();
+            let path = tile.to_string();
+            assert_eq!(Tile::parse(&path), Ok(tile));
+            let other = generator.mutated(&path);
+            if let Ok(tile) = Tile::parse(&other) {
+                assert_eq!(tile.to_string(), other);
+            }
+        }
+    }
+
+    /// A tree of 71,769,961 records has the right edge that its database serves.
+    #[test]
+    fn width_follows_the_tree() {
+        let tree_size = 71_769_961;
+        let tile = |level, index| Tile::in_tree(TileLevel::Hashes(level), index, tree_size).map(|t| t.to_string());
+        assert_eq!(tile(3, 0).as_deref(), Some("tile/8/3/000.p/4"));
+        assert_eq!(tile(2, 4).as_deref(), Some("tile/8/2/004.p/71"));
+        assert_eq!(tile(1, 1095).as_deref(), Some("tile/8/1/x001/095.p/31"));
+        assert_eq!(tile(0, 280_351).as_deref(), Some("tile/8/0/x280/351.p/105"));
+        assert_eq!(tile(0, 3).as_deref(), Some("tile/8/0/003"));
+        assert_eq!(
+            (
+                tile(0, 280_352),
+                tile(4, 0),
+                tile(8, 0),
+                tile(255, 0),
+                tile(0, u64::MAX)
+            ),
+            (None, None, None, None, None)
+        );
+        assert_eq!(
+            Tile::in_tree(TileLevel::Data, 0, 512),
+            Tile::new(TileLevel::Data, 0, 256)
+        );
+        // A row of exactly 256 hashes ends with a full tile, and no empty one follows.
+        assert_eq!(Tile::in_tree(TileLevel::Hashes(0), 2, 512), None);
+    }
+
+    /// A narrower tile is cut from the bytes of a wider one.
+    #[test]
+    fn partial_tiles_are_prefixes() {
+        let tile = |width| Tile::new(TileLevel::Hashes(0), 7, width).unwrap();
+        let full: Vec<u8> = (0..=255).flat_map(|b| [b; 32]).collect();
+        assert_eq!(tile(256).cut(&full), Some(&full[..]));
+        assert_eq!(tile(3).cut(&full), Some(&full[..96]));
+        assert_eq!(tile(3).cut(&full[..95]), None);
+        assert_eq!(Tile::new(TileLevel::Data, 7, 3).unwrap().cut(&full), None);
+        assert_eq!(tile(3).full(), tile(256));
+        assert!(tile(3).is_partial() && !tile(256).is_partial());
+        assert!(tile(4).covers(&tile(3)) && !tile(3).covers(&tile(4)));
+        assert!(!tile(4).covers(&Tile::new(TileLevel::Hashes(0), 8, 3).unwrap()));
+        assert_eq!(
+            (Tile::new(TileLevel::Data, 0, 0), Tile::new(TileLevel::Data, 0, 257)),
+            (None, None)
+        );
+        assert_eq!(Tile::new(TileLevel::Data, u64::MAX, 1), None);
+    }
+}
