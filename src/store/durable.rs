@@ -68,6 +68,19 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes `folder` if it is empty, then the ones above it, up to `root`, which stays.
+///
+/// A fill that is about to name its file in such a folder finds it missing and makes it again.
+pub(super) fn remove_empty_folders(folder: &Path, root: &Path) {
+    let is_below = |folder: &&Path| folder.starts_with(root) && *folder != root;
+    for folder in folder.ancestors().take_while(is_below) {
+        // The first one that is not empty ends it, which is the usual case.
+        if std::fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

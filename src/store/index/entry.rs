@@ -39,7 +39,7 @@ pub enum Verdict {
 }
 
 /// What is known of one module version.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VersionEntry {
     /// Size of the `.info` in bytes, if it is stored.
     pub info_bytes: Option<u64>,
@@ -160,8 +160,8 @@ impl VersionEntry {
             zip_bytes: has(2).then(|| reader.varint()).transpose()?,
             fetched: has(4).then(|| take_time(&mut reader)).transpose()?,
             last_used,
-            verdict,
             upstream: has(5).then(|| take_upstream(&mut reader)).transpose()?,
+            verdict,
             h1: has(3)
                 .then(|| reader.take(32)?.try_into().map_err(|_| Garbled))
                 .transpose()?,

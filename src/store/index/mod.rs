@@ -21,7 +21,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use crate::clock::UnixSeconds;
 use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Resource};
-use crate::store::durable;
 
 mod bucket;
 mod change;
@@ -30,7 +29,6 @@ mod entry;
 mod usage;
 mod write;
 
-use bucket::Records;
 use change::{Change, Place, VersionChange};
 use database::{Class, Damage, Database, OpenError, Stop};
 pub use entry::{H1, MutableEntry, NEGATIVE_BODY_BYTES_MAX, NegativeAnswer, Verdict, VersionEntry};
@@ -265,8 +263,18 @@ impl Index {
     }
 
     /// Notes a file of `version` found in the tree: counted as used now, unless more is known already.
-    pub fn note_found(&self, version: &ModuleVersion, kind: ArtifactKind, bytes: u64, now: UnixSeconds) {
-        let mut entry = VersionEntry::default();
+    pub fn note_found(
+        &self,
+        version: &ModuleVersion,
+        kind: ArtifactKind,
+        bytes: u64,
+        h1: Option<H1>,
+        now: UnixSeconds,
+    ) {
+        let mut entry = VersionEntry {
+            h1,
+            ..VersionEntry::default()
+        };
         *entry.size_mut(kind) = Some(bytes);
         self.change_version(
             version,
@@ -292,6 +300,11 @@ impl Index {
                 ..VersionChange::default()
             },
         );
+    }
+
+    /// Returns when a file of `version` was last asked for since uses were last written; zero if it was not.
+    pub fn recent_use(&self, version: &ModuleVersion) -> UnixSeconds {
+        self.usage.last_used(version)
     }
 
     /// Forgets a version whose files have been removed.

@@ -67,7 +67,7 @@ pub(super) fn mark_of(path: &str, version: &str) -> u64 {
     hasher.write(b"@");
     hasher.write(version.as_bytes());
     let hash = hasher.finish();
-    u64::from(version_bucket(path)) << 32 | u64::from((hash ^ (hash >> 32)) as u32)
+    u64::from(version_bucket(path)) << 32 | ((hash ^ (hash >> 32)) & u64::from(u32::MAX))
 }
 
 /// Returns the bucket of a mark.

@@ -5,9 +5,18 @@
 
 use std::collections::btree_map::Entry;
 use std::ops::{Bound, ControlFlow};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-use super::bucket::{self, Garbled};
-use super::*;
+use super::bucket::{self, Garbled, Records};
+use super::change::{Change, Place, VersionChange};
+use super::database::{Class, Damage, Database, OpenError};
+use super::entry::{MutableEntry, NegativeAnswer, VersionEntry};
+use super::usage;
+use super::{Index, PENDING_MAX, Pending, ScanReason, State, Totals, WRITE_AT_ONCE, lock};
+use crate::clock::UnixSeconds;
+use crate::module::ModuleVersion;
+use crate::store::durable;
 
 /// How many negative answers a bucket keeps: with 4,096 buckets fewer than 50,000 in all.
 pub(super) const NEGATIVE_PER_BUCKET_MAX: usize = 12;
