@@ -11,6 +11,7 @@ pub(crate) mod generate;
 pub mod path;
 pub mod pattern;
 pub mod version;
+pub mod zip;
 
 use std::fmt::{self, Write as _};
 
