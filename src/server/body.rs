@@ -34,7 +34,7 @@ pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
 static PLACEHOLDER: [u8; PIECE_BYTES_MAX] = [0; PIECE_BYTES_MAX];
 
 /// Up to here reading a file and sending it together with the head costs less than two system calls that avoid the copy.
-const READ_BYTES_MAX: u64 = 16 * 1024;
+const READ_BYTES_MAX: u64 = 8 * 1024;
 
 /// Tells whether `slice` stands for bytes of a file.
 pub(super) fn is_placeholder(slice: &[u8]) -> bool {
@@ -156,21 +156,19 @@ impl Outgoing {
                 self.source = Source::Ended;
                 bytes
             }
-            Source::File { file, offset, end } => match next_piece(&self.link, file, *offset, *end) {
-                Some(piece) => {
-                    *offset += length_of(&piece);
-                    if *offset >= *end {
-                        self.source = Source::Ended;
-                    }
-                    piece
-                }
-                None => {
+            Source::File { file, offset, end } => {
+                let Some(piece) = next_piece(&self.link, file, *offset, *end) else {
                     let (file, offset, length) = (Arc::clone(file), *offset, *end - *offset);
                     let task = tokio::task::spawn_blocking(move || read_waiting(&file, offset, length));
                     self.source = Source::Reading { task, length };
                     return self.poll_bytes(cx);
+                };
+                *offset += length_of(&piece);
+                if *offset >= *end {
+                    self.source = Source::Ended;
                 }
-            },
+                piece
+            }
             Source::Reading { task, .. } => {
                 let read = ready!(Pin::new(task).poll(cx)).unwrap_or_else(|error| Err(error.into()));
                 self.source = Source::Ended;

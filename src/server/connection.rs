@@ -49,7 +49,7 @@ use super::limits::{Activity, Permit, Phase};
 const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What is read at a time, only to bring a piece of a file into memory or where the kernel cannot send the file itself.
-const COPY_BYTES_MAX: usize = 32 * 1024;
+const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves one connection until it ends.
 ///

@@ -14,6 +14,8 @@ mod interfaces;
 mod limits;
 pub mod listener;
 mod refusal;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
