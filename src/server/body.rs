@@ -12,19 +12,18 @@
 //! source is an error, never the end of the body.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::connection::{Link, Segment};
+use super::page_cache::{read_at_once, read_waiting};
 use crate::fill::FillReader;
 
 /// The longest piece of a file sent by one system call; a longer one would keep a worker from other connections.
@@ -218,24 +217,6 @@ fn placeholder_for(link: &Link, file: &Arc<File>, offset: u64, end: u64) -> Byte
         length,
     });
     Bytes::from_static(&PLACEHOLDER[..length])
-}
-
-/// Reads bytes of a file if they are in memory, all of them.
-fn read_at_once(file: &File, offset: u64, length: u64) -> Option<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    loop {
-        return match preadv2(file, &mut [IoSliceMut::new(&mut bytes)], offset, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == bytes.len() => Some(bytes.into()),
-            Err(Errno::INTR) => continue,
-            Ok(_) | Err(_) => None,
-        };
-    }
-}
-
-fn read_waiting(file: &File, offset: u64, length: u64) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes.into())
 }
 
 fn length_of(bytes: &Bytes) -> u64 {

@@ -323,10 +323,16 @@ async fn pipelined_requests_are_answered_in_order() {
         "/files/small",
         "/files/big",
     ];
-    let requests: String = paths
-        .iter()
-        .map(|path| format!("GET {path} HTTP/1.1\r\nHost: larder\r\n\r\n"))
-        .collect();
+    let requests = paths
+        .map(|path| {
+            format!(
+                "GET {path} HTTP/1.1
+Host: larder
+
+"
+            )
+        })
+        .concat();
     client.stream.write_all(requests.as_bytes()).await.unwrap();
     for path in paths {
         let answer = client.answer().await.unwrap();
@@ -464,7 +470,7 @@ async fn shortened_file_ends_the_connection() {
 }
 
 /// Connects with a small receive buffer, so that the server soon cannot send any more.
-async fn connect_with_small_buffer(server: &TestServer) -> Client {
+fn connect_with_small_buffer(server: &TestServer) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&server.address.into()).unwrap();
@@ -480,7 +486,7 @@ async fn connect_with_small_buffer(server: &TestServer) -> Client {
 async fn slow_reader_gets_every_byte() {
     let server = TestServer::start();
     let bytes = server.add_file("f", 8 << 20);
-    let mut client = connect_with_small_buffer(&server).await;
+    let mut client = connect_with_small_buffer(&server);
     client.send("GET", "/files/f").await;
     client.head().await.unwrap();
     let mut received = std::mem::take(&mut client.buffer);
@@ -489,7 +495,7 @@ async fn slow_reader_gets_every_byte() {
         let read = client.stream.read(&mut chunk).await.unwrap();
         assert!(read > 0);
         received.extend_from_slice(&chunk[..read]);
-        if received.len() % 7 == 0 {
+        if received.len().is_multiple_of(7) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -523,7 +529,7 @@ async fn clients_that_make_us_wait_are_dropped() {
     server.add_file("f", 64 << 20);
     let mut silent = server.connect().await;
     let mut trickling = server.connect().await;
-    let mut never_reading = connect_with_small_buffer(&server).await;
+    let mut never_reading = connect_with_small_buffer(&server);
     let mut idle = server.connect().await;
     trickling.stream.write_all(b"GET / HT").await.unwrap();
     never_reading.send("GET", "/files/f").await;
@@ -631,7 +637,7 @@ async fn drain_lets_running_answers_end() {
 async fn drain_ends_at_its_deadline() {
     let mut server = TestServer::start_with(|config| config.drain_deadline = Duration::from_millis(300));
     server.add_file("f", 64 << 20);
-    let mut never_reading = connect_with_small_buffer(&server).await;
+    let mut never_reading = connect_with_small_buffer(&server);
     never_reading.send("GET", "/files/f").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.stop.cancel();
