@@ -47,3 +47,20 @@ impl Tasks {
         tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stop waits for tasks that heed the signal, and gives up on those that do not.
+    #[tokio::test]
+    async fn drain_waits_within_its_deadline() {
+        let tasks = Tasks::new();
+        let token = tasks.token().clone();
+        tasks.spawn("heeds", async move { token.cancelled().await });
+        assert!(tasks.drain(Duration::from_secs(5)).await);
+        let tasks = Tasks::new();
+        tasks.spawn("deaf", std::future::pending());
+        assert!(!tasks.drain(Duration::from_millis(20)).await);
+    }
+}

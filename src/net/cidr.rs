@@ -1,111 +1,120 @@
-//! A block of IP addresses, as people write it: `192.168.0.0/16`, `fd00::/8`, or one address alone.
+//! Reads networks such as `192.168.0.0/16` and tells whether an address lies in one.
 //!
-//! Called by the configuration (`-allow`) and by the server's access check; calls nothing. Source: RFC 4632, RFC 4291.
+//! Owns `Cidr`. Called by the configuration (`-allow`) and by the access rule of the server; calls nothing. Bits
+//! behind the prefix are always zero, so two ways of writing one network are equal.
+//! Source: RFC 4632 (IPv4), RFC 4291 section 2.3 (IPv6).
 
 use std::fmt;
-use std::net::IpAddr;
-use std::str::FromStr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use thiserror::Error;
-
-/// A block of addresses: those whose first `prefix` bits are those of `addr`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A network: an address and how many of its leading bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
-    /// Any address of the block; bits after the prefix do not count.
-    pub addr: IpAddr,
-    /// How many leading bits count: 0 to 32 for IPv4, 0 to 128 for IPv6.
-    pub prefix: u8,
+    address: IpAddr,
+    prefix: u8,
 }
 
 impl Cidr {
-    /// Tells whether `ip` lies in the block. An IPv4 address written as IPv6 counts as the IPv4 address it is.
-    pub fn contains(self, ip: IpAddr) -> bool {
-        match (self.addr, ip.to_canonical()) {
-            (IpAddr::V4(own), IpAddr::V4(ip)) => {
-                let differing = own.to_bits() ^ ip.to_bits();
-                differing.leading_zeros() >= u32::from(self.prefix)
+    /// Makes a network of an address in it and the number of leading bits that count.
+    ///
+    /// Returns `None` if the address has fewer bits than that. An IPv4 address in IPv6 form stays what it is.
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        let address = match address {
+            IpAddr::V4(v4) if prefix <= 32 => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask_v4(prefix))),
+            IpAddr::V6(v6) if prefix <= 128 => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask_v6(prefix))),
+            IpAddr::V4(_) | IpAddr::V6(_) => return None,
+        };
+        Some(Self { address, prefix })
+    }
+
+    /// Reads `ADDRESS/BITS`, or an address alone, which is a network of one. The inverse of `Display`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => {
+                // `parse` alone would let a sign through.
+                let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
+                (address, Some(prefix.parse::<u8>().ok().filter(|_| digits)?))
             }
-            (IpAddr::V6(own), IpAddr::V6(ip)) => {
-                let differing = own.to_bits() ^ ip.to_bits();
-                differing.leading_zeros() >= u32::from(self.prefix)
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        Self::new(address, prefix.unwrap_or(bits))
+    }
+
+    /// Tells whether the address lies in this network. An IPv4 client of an IPv6 socket counts as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let same_family = |address| Self::new(address, self.prefix).is_some_and(|network| network == *self);
+        same_family(address.to_canonical()) || same_family(address)
+    }
+
+    /// Returns the first address of the network.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// Returns how many leading bits count.
+    pub fn prefix(&self) -> u8 {
+        self.prefix
     }
 }
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.addr, self.prefix)
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
-/// The text is neither an address nor a block of them.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is not an address block such as 192.168.0.0/16 or fd00::/8")]
-pub struct CidrError(pub String);
+fn mask_v4(prefix: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
 
-impl FromStr for Cidr {
-    type Err = CidrError;
-
-    fn from_str(text: &str) -> Result<Self, CidrError> {
-        let malformed = || CidrError(text.to_owned());
-        let (addr, prefix) = match text.split_once('/') {
-            Some((addr, prefix)) => (addr, Some(prefix)),
-            None => (text, None),
-        };
-        let addr: IpAddr = addr.parse().map_err(|_| malformed())?;
-        let longest = if addr.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => longest,
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().map_err(|_| malformed())?,
-            Some(_) => return Err(malformed()),
-        };
-        if prefix > longest {
-            return Err(malformed());
-        }
-        Ok(Self { addr, prefix })
-    }
+fn mask_v6(prefix: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A block holds exactly the addresses that share its prefix.
+    /// A network holds the addresses that share its leading bits, and no others.
     #[test]
-    fn contains_what_shares_the_prefix() {
-        for (block, ip, inside) in [
+    fn contains_by_prefix() {
+        let cases = [
             ("192.168.0.0/16", "192.168.255.1", true),
-            ("192.168.0.0/16", "192.169.0.0", false),
-            ("10.1.2.3", "10.1.2.3", true),
-            ("10.1.2.3", "10.1.2.4", false),
-            ("0.0.0.0/0", "8.8.8.8", true),
+            ("192.168.0.0/16", "192.169.0.1", false),
+            ("192.168.7.9/16", "192.168.0.1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("0.0.0.0/0", "203.0.113.7", true),
             ("0.0.0.0/0", "2001:db8::1", false),
-            ("192.168.0.0/16", "::ffff:192.168.3.4", true),
-            ("fd00::/8", "fdff::1", true),
-            ("fd00::/8", "fe80::1", false),
+            ("0.0.0.0/0", "::ffff:203.0.113.7", true),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
             ("::/0", "2001:db8::1", true),
-        ] {
-            let block: Cidr = block.parse().unwrap();
-            assert_eq!(block.contains(ip.parse().unwrap()), inside, "{block} {ip}");
+            ("::/0", "203.0.113.7", false),
+            ("::ffff:0:0/96", "::ffff:10.1.2.3", true),
+            ("fc00::/7", "fd12:3456::1", true),
+            ("fc00::/7", "fe80::1", false),
+            ("2001:db8::5/128", "2001:db8::5", true),
+        ];
+        for (network, address, expected) in cases {
+            let network = Cidr::parse(network).unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), expected, "{network} {address}");
         }
     }
 
-    /// What is not an address block is refused.
+    /// What is printed reads back as the same network; what is not a network is refused.
     #[test]
-    fn refuses_malformed_blocks() {
-        for text in [
-            "",
-            "/",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0/8",
-            "10.0.0.0/",
-            "10.0.0.0/+8",
-            "office",
-        ] {
-            assert!(text.parse::<Cidr>().is_err(), "{text}");
+    fn parse_and_print() {
+        let cases =
+            [("192.168.7.9/16", "192.168.0.0/16"), ("10.0.0.1", "10.0.0.1/32"), ("2001:db8::1/32", "2001:db8::/32")];
+        for (text, printed) in cases {
+            let network = Cidr::parse(text).unwrap();
+            assert_eq!(network.to_string(), printed);
+            assert_eq!(Cidr::parse(printed), Some(network));
+        }
+        for text in ["", "/8", "10.0.0.0/", "10.0.0.0/33", "::/129", "10.0.0.0/+8", "10.0/8", "eth0", " 10.0.0.1"] {
+            assert_eq!(Cidr::parse(text), None, "{text:?}");
         }
     }
 }

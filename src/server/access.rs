@@ -42,19 +42,12 @@ struct OwnBlocks {
 impl AllowList {
     /// Serves the office: private addresses and the blocks of the box's own interfaces, followed as they change.
     pub fn office(clock: Clock) -> Self {
-        Self {
-            rule: Rule::Office {
-                clock,
-                own: Mutex::default(),
-            },
-        }
+        Self { rule: Rule::Office { clock, own: Mutex::default() } }
     }
 
     /// Serves `blocks` and loopback only.
     pub fn only(blocks: Vec<Cidr>) -> Self {
-        Self {
-            rule: Rule::Given(blocks),
-        }
+        Self { rule: Rule::Given(blocks) }
     }
 
     /// Tells whether a client at `ip` is served.
@@ -147,13 +140,8 @@ mod tests {
     /// With `-allow` only those blocks and loopback are served.
     #[test]
     fn given_blocks_replace_the_office() {
-        let list = AllowList::only(vec!["192.0.2.0/24".parse().unwrap()]);
-        for (ip, served) in [
-            ("192.0.2.9", true),
-            ("127.0.0.1", true),
-            ("::1", true),
-            ("10.0.0.1", false),
-        ] {
+        let list = AllowList::only(vec![Cidr::parse("192.0.2.0/24").unwrap()]);
+        for (ip, served) in [("192.0.2.9", true), ("127.0.0.1", true), ("::1", true), ("10.0.0.1", false)] {
             assert_eq!(list.allows(ip.parse().unwrap()), served, "{ip}");
         }
     }
@@ -162,11 +150,8 @@ mod tests {
     #[test]
     fn refusal_looks_at_the_interfaces_again() {
         let clock = Clock::system();
-        let own = Mutex::new(OwnBlocks {
-            read_at: Some(clock.steady()),
-            ..OwnBlocks::default()
-        });
-        let loopback = "127.0.0.9".parse().unwrap();
+        let own = Mutex::new(OwnBlocks { read_at: Some(clock.steady()), ..OwnBlocks::default() });
+        let loopback: IpAddr = "127.0.0.9".parse().unwrap();
         assert!(!is_own(&clock, &own, loopback));
         clock.advance(Duration::from_secs(2));
         assert!(is_own(&clock, &own, loopback));

@@ -132,16 +132,10 @@ impl Outgoing {
         let end = body.length();
         let source = match body {
             Body::Bytes(bytes) if !bytes.is_empty() => Source::Bytes(bytes),
-            Body::File { file, start, end } if start < end => Source::File {
-                file,
-                offset: start,
-                end,
-            },
-            Body::Growing { reader, start } if end != Some(0) => Source::Growing {
-                reader,
-                offset: start,
-                end: end.map(|length| start + length),
-            },
+            Body::File { file, start, end } if start < end => Source::File { file, offset: start, end },
+            Body::Growing { reader, start } if end != Some(0) => {
+                Source::Growing { reader, offset: start, end: end.map(|length| start + length) }
+            }
             Body::Empty | Body::Bytes(_) | Body::File { .. } | Body::Growing { .. } => Source::Ended,
         };
         Self { link, source }
@@ -211,11 +205,7 @@ fn next_piece(link: &Link, file: &Arc<File>, offset: u64, end: u64) -> Option<By
 /// Queues the next piece of a file and returns the placeholder that stands for it.
 fn placeholder_for(link: &Link, file: &Arc<File>, offset: u64, end: u64) -> Bytes {
     let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
-    link.push(Segment {
-        file: Arc::clone(file),
-        offset,
-        length,
-    });
+    link.push(Segment { file: Arc::clone(file), offset, length });
     Bytes::from_static(&PLACEHOLDER[..length])
 }
 
@@ -244,10 +234,7 @@ impl http_body::Body for Outgoing {
         let exact = match &self.source {
             Source::Ended => Some(0),
             Source::Bytes(bytes) => Some(length_of(bytes)),
-            Source::File { offset, end, .. }
-            | Source::Growing {
-                offset, end: Some(end), ..
-            } => Some(end - offset),
+            Source::File { offset, end, .. } | Source::Growing { offset, end: Some(end), .. } => Some(end - offset),
             Source::Reading { length, .. } => Some(*length),
             Source::Growing { end: None, .. } => None,
         };

@@ -82,10 +82,7 @@ pub(super) async fn serve_connection<H, F>(
         .serve_connection(TokioIo::new(socket), service)
         .await;
     if let Err(error) = served {
-        log::debug!(
-            "connection ended early client={} reason={error}",
-            peer.ip().to_canonical()
-        );
+        log::debug!("connection ended early client={} reason={error}", peer.ip().to_canonical());
     }
 }
 
@@ -93,9 +90,7 @@ fn outgoing(response: Response<Body>, link: Arc<Link>) -> Response<Outgoing> {
     let is_last = link.activity.is_draining();
     let mut response = response.map(|body| Outgoing::new(body, link));
     if is_last {
-        response
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
@@ -118,12 +113,7 @@ pub(super) struct Link {
 
 impl Link {
     fn new(activity: Arc<Activity>, page_cache: PageCache) -> Self {
-        Self {
-            activity,
-            page_cache,
-            queue: Mutex::default(),
-            is_response_ended: AtomicBool::new(false),
-        }
+        Self { activity, page_cache, queue: Mutex::default(), is_response_ended: AtomicBool::new(false) }
     }
 
     /// Queues a piece of a file; the same task gives hyper the placeholder.
@@ -159,26 +149,14 @@ struct Socket {
 
 impl Socket {
     fn new(stream: TcpStream, link: Arc<Link>) -> Self {
-        Self {
-            stream,
-            link,
-            segment: None,
-            warming: None,
-            is_warm: false,
-            is_blocked: false,
-            must_copy: false,
-        }
+        Self { stream, link, segment: None, warming: None, is_warm: false, is_blocked: false, must_copy: false }
     }
 
     /// Notes whether the client takes bytes, for the limit on those that do not.
     fn note<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_pending() != self.is_blocked {
             self.is_blocked = polled.is_pending();
-            self.link.activity.enter(if self.is_blocked {
-                Phase::Writing
-            } else {
-                Phase::Handling
-            });
+            self.link.activity.enter(if self.is_blocked { Phase::Writing } else { Phase::Handling });
         }
         polled
     }
@@ -198,12 +176,7 @@ impl Socket {
             ready!(writable)?;
             let sent = self.stream.try_io(Interest::WRITABLE, || {
                 let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-                Ok(sendmsg(
-                    &self.stream,
-                    slices,
-                    &mut SendAncillaryBuffer::default(),
-                    flags,
-                )?)
+                Ok(sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
             });
             match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -245,12 +218,7 @@ impl Socket {
             self.is_warm = false;
             let mut offset = segment.offset;
             let sent = self.stream.try_io(Interest::WRITABLE, || {
-                Ok(sendfile(
-                    &self.stream,
-                    &segment.file,
-                    Some(&mut offset),
-                    segment.length,
-                )?)
+                Ok(sendfile(&self.stream, &segment.file, Some(&mut offset), segment.length)?)
             });
             match sent {
                 Ok(0) => return Poll::Ready(Err(became_shorter())),

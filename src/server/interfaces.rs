@@ -62,20 +62,14 @@ enum More {
 }
 
 fn malformed() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "unexpected answer about the network interfaces",
-    )
+    io::Error::new(io::ErrorKind::InvalidData, "unexpected answer about the network interfaces")
 }
 
 /// Adds the blocks of one answer, which holds several messages.
 fn read_answer(mut rest: &[u8], blocks: &mut Vec<Cidr>) -> io::Result<More> {
     while !rest.is_empty() {
         let length = usize::try_from(read_u32(rest, 0).ok_or_else(malformed)?).map_err(|_| malformed())?;
-        let message = rest
-            .get(..length)
-            .filter(|_| length >= HEADER_LENGTH)
-            .ok_or_else(malformed)?;
+        let message = rest.get(..length).filter(|_| length >= HEADER_LENGTH).ok_or_else(malformed)?;
         match read_u16(message, 4) {
             Some(NLMSG_DONE) => return Ok(More::No),
             Some(NLMSG_ERROR) => return Err(malformed()),
@@ -101,7 +95,7 @@ fn read_block(message: &[u8]) -> Option<Cidr> {
                 16 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
                 _ => return None,
             };
-            return Some(Cidr { addr, prefix }).filter(|_| prefix > 0);
+            return Cidr::new(addr, prefix).filter(|_| prefix > 0);
         }
         attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
     }
@@ -124,7 +118,7 @@ mod tests {
     #[test]
     fn finds_the_loopback_block() {
         let blocks = configured_blocks().unwrap();
-        assert!(blocks.contains(&"127.0.0.1/8".parse().unwrap()), "{blocks:?}");
+        assert!(blocks.contains(&Cidr::parse("127.0.0.1/8").unwrap()), "{blocks:?}");
     }
 
     /// Answers cut at any byte are an error or fewer blocks, never a panic or an endless loop.
@@ -143,7 +137,7 @@ mod tests {
         }
         let mut blocks = Vec::new();
         assert_eq!(read_answer(&answer, &mut blocks).unwrap(), More::Yes);
-        assert_eq!(blocks, ["192.0.2.7/24".parse().unwrap()]);
+        assert_eq!(blocks, [Cidr::parse("192.0.2.7/24").unwrap()]);
         for garbage in [[0_u8; 64], [1; 64], [0xff; 64]] {
             let _ = read_answer(&garbage, &mut Vec::new());
         }

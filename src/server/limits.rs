@@ -187,13 +187,7 @@ pub(super) enum Admission {
 impl Registry {
     pub(super) fn new(limits: ConnectionLimits, clock: Clock) -> Arc<Self> {
         let started = clock.steady();
-        Arc::new(Self {
-            limits,
-            clock,
-            started,
-            common: Arc::default(),
-            connections: Mutex::default(),
-        })
+        Arc::new(Self { limits, clock, started, common: Arc::default(), connections: Mutex::default() })
     }
 
     /// Admits a connection of `client`, if need be in the place of one that waits for its client's next request.
@@ -210,19 +204,9 @@ impl Registry {
         let id = connections.next_id;
         connections.next_id += 1;
         let activity = Arc::new(Activity::new(Arc::clone(&self.common)));
-        connections.by_id.insert(
-            id,
-            Entry {
-                client,
-                activity: Arc::clone(&activity),
-            },
-        );
+        connections.by_id.insert(id, Entry { client, activity: Arc::clone(&activity) });
         *connections.count_by_client.entry(client).or_default() += 1;
-        Admission::Admitted(Permit {
-            registry: Arc::clone(self),
-            id,
-            activity,
-        })
+        Admission::Admitted(Permit { registry: Arc::clone(self), id, activity })
     }
 
     /// Moves the coarse clock on and drops every connection that has waited too long.
@@ -366,16 +350,7 @@ mod tests {
 
     fn registry(max_connections: usize, max_per_client: usize) -> (Clock, Arc<Registry>) {
         let clock = Clock::system();
-        (
-            clock.clone(),
-            Registry::new(
-                ConnectionLimits {
-                    max_connections,
-                    max_per_client,
-                },
-                clock,
-            ),
-        )
+        (clock.clone(), Registry::new(ConnectionLimits { max_connections, max_per_client }, clock))
     }
 
     fn admit(registry: &Arc<Registry>, client: &str) -> Option<Permit> {
@@ -388,9 +363,7 @@ mod tests {
     /// Returns a permit whose task runs until it is aborted, and the handle that tells.
     fn admit_running(registry: &Arc<Registry>, client: &str) -> (Permit, AbortHandle) {
         let permit = admit(registry, client).unwrap();
-        let abort = tokio_util::task::TaskTracker::new()
-            .spawn(std::future::pending::<()>())
-            .abort_handle();
+        let abort = tokio_util::task::TaskTracker::new().spawn(std::future::pending::<()>()).abort_handle();
         permit.activity.set_abort(abort.clone());
         (permit, abort)
     }
@@ -406,10 +379,7 @@ mod tests {
         let (_, registry) = registry(10, 2);
         let first = admit(&registry, "192.0.2.1").unwrap();
         let _second = admit(&registry, "::ffff:192.0.2.1").unwrap();
-        assert!(matches!(
-            registry.admit("192.0.2.1".parse().unwrap()),
-            Admission::ClientFull
-        ));
+        assert!(matches!(registry.admit("192.0.2.1".parse().unwrap()), Admission::ClientFull));
         let _other = admit(&registry, "192.0.2.2").unwrap();
         drop(first);
         let _third = admit(&registry, "192.0.2.1").unwrap();
@@ -443,12 +413,9 @@ mod tests {
     /// Each kind of waiting has its own limit, and work has none.
     #[tokio::test]
     async fn each_phase_has_its_limit() {
-        for (phase, last_good_s, first_bad_s) in [
-            (Phase::Head, 29, 31),
-            (Phase::Idle, 89, 91),
-            (Phase::Writing, 59, 61),
-            (Phase::Handling, 1799, u64::MAX),
-        ] {
+        for (phase, last_good_s, first_bad_s) in
+            [(Phase::Head, 29, 31), (Phase::Idle, 89, 91), (Phase::Writing, 59, 61), (Phase::Handling, 1799, u64::MAX)]
+        {
             let (clock, registry) = registry(100, 100);
             let (permit, task) = admit_running(&registry, "192.0.2.1");
             permit.activity.enter(phase);

@@ -74,16 +74,10 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, ListenE
             Err(error) if lacks_ipv6(&error) => bind_one((Ipv4Addr::UNSPECIFIED, port).into(), OtherFamily::Excluded),
             result => result,
         };
-        return Ok(vec![
-            listener.map_err(|source| ListenError::Bind { address: both, source })?,
-        ]);
+        return Ok(vec![listener.map_err(|source| ListenError::Bind { address: both, source })?]);
     }
     let has_ipv4 = addresses.iter().any(IpAddr::is_ipv4);
-    let other_family = if has_ipv4 {
-        OtherFamily::Excluded
-    } else {
-        OtherFamily::Included
-    };
+    let other_family = if has_ipv4 { OtherFamily::Excluded } else { OtherFamily::Included };
     let mut listeners = Vec::with_capacity(addresses.len());
     let mut port = port;
     for ip in addresses {
@@ -122,13 +116,7 @@ pub fn raise_open_files() -> u64 {
     if wanted <= current {
         return current;
     }
-    match setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: Some(wanted),
-            maximum: limit.maximum,
-        },
-    ) {
+    match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
         Ok(()) => wanted,
         Err(error) => {
             log::warn!("cannot raise the limit of open files from {current} to {wanted}: {error}");
@@ -161,10 +149,7 @@ pub(super) async fn accept_loop(
             // The client gave up before we came to it: nothing is wrong here.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                log::warn!(
-                    "cannot accept a connection, trying again in {} ms: {error}",
-                    backoff.as_millis()
-                );
+                log::warn!("cannot accept a connection, trying again in {} ms: {error}", backoff.as_millis());
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(backoff) => {}
@@ -242,10 +227,7 @@ mod tests {
     #[tokio::test]
     async fn several_addresses_share_the_chosen_port() {
         let listeners = bind(&["127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap()], 0).unwrap();
-        assert_eq!(
-            listeners[0].local_addr().unwrap().port(),
-            listeners[1].local_addr().unwrap().port()
-        );
+        assert_eq!(listeners[0].local_addr().unwrap().port(), listeners[1].local_addr().unwrap().port());
     }
 
     /// A port that is taken is an error that names the flag.

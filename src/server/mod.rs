@@ -8,13 +8,16 @@
 //! when [`serve`] returns. Source: issue 3 ("Who may ask", "What people see").
 
 pub mod access;
+pub mod admin;
 pub mod body;
 mod connection;
+pub mod handler;
 mod interfaces;
 mod limits;
 pub mod listener;
 mod page_cache;
 mod refusal;
+mod respond;
 #[cfg(test)]
 mod tests;
 
@@ -142,11 +145,7 @@ async fn drain(registry: &Registry, deadline: Duration) {
         let mut waited = Duration::ZERO;
         loop {
             poll.tick().await;
-            let head_grace = if waited < DRAIN_HEAD_GRACE {
-                HeadGrace::Running
-            } else {
-                HeadGrace::Over
-            };
+            let head_grace = if waited < DRAIN_HEAD_GRACE { HeadGrace::Running } else { HeadGrace::Over };
             if registry.close_waiting(head_grace) {
                 break;
             }
@@ -155,10 +154,7 @@ async fn drain(registry: &Registry, deadline: Duration) {
     };
     if tokio::time::timeout(deadline, draining).await.is_err() {
         let cut = registry.close_all();
-        log::warn!(
-            "{cut} answers were cut off: they had not ended {} s after the stop",
-            deadline.as_secs()
-        );
+        log::warn!("{cut} answers were cut off: they had not ended {} s after the stop", deadline.as_secs());
         while registry.count() > 0 {
             tokio::time::sleep(DRAIN_POLL_INTERVAL).await;
         }

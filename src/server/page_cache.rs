@@ -37,9 +37,7 @@ pub(super) struct PageCache {
 
 impl PageCache {
     pub(super) fn new() -> Self {
-        Self {
-            reads: Arc::new(Semaphore::new(READS_MAX)),
-        }
+        Self { reads: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
     /// Brings a segment into memory.
@@ -61,12 +59,7 @@ pub(super) fn is_in_memory(segment: &Segment) -> bool {
     let last = segment.offset + u64::try_from(segment.length.saturating_sub(1)).unwrap_or(0);
     [segment.offset, last].into_iter().all(|offset| {
         let mut byte = [0];
-        preadv2(
-            &segment.file,
-            &mut [IoSliceMut::new(&mut byte)],
-            offset,
-            ReadWriteFlags::NOWAIT,
-        ) == Ok(1)
+        preadv2(&segment.file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
     })
 }
 
@@ -91,10 +84,7 @@ pub(super) fn read_waiting(file: &File, offset: u64, length: u64) -> io::Result<
 
 /// The error of a file that has fewer bytes than it had.
 pub(super) fn became_shorter() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "the file has become shorter while it was sent",
-    )
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter while it was sent")
 }
 
 /// Reads a piece of a file for the page cache's sake, and has the kernel begin with the piece after it. Waits.
@@ -139,22 +129,12 @@ mod tests {
         file.write_all_at(&vec![7; 300_000], 0).unwrap();
         file.sync_all().unwrap();
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        let segment = Segment {
-            file: Arc::new(file),
-            offset: 1000,
-            length: 262_144,
-        };
+        let segment = Segment { file: Arc::new(file), offset: 1000, length: 262_144 };
         let page_cache = PageCache::new();
         page_cache.read_ahead(&segment).await.unwrap();
         assert!(is_in_memory(&segment));
-        let beyond = Segment {
-            offset: 299_000,
-            ..segment
-        };
-        assert_eq!(
-            page_cache.read_ahead(&beyond).await.unwrap_err().kind(),
-            io::ErrorKind::UnexpectedEof
-        );
+        let beyond = Segment { offset: 299_000, ..segment };
+        assert_eq!(page_cache.read_ahead(&beyond).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     /// Reading at once and reading with patience give the same bytes.

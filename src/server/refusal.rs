@@ -58,22 +58,14 @@ impl Refusal {
     /// Returns the whole answer; one to HEAD has no body.
     fn answer(self, request: &[u8]) -> String {
         let text = self.text();
-        let retry_after = if matches!(self, Self::NotAllowed(_)) {
-            ""
-        } else {
-            "Retry-After: 1\r\n"
-        };
+        let retry_after = if matches!(self, Self::NotAllowed(_)) { "" } else { "Retry-After: 1\r\n" };
         let head = format!(
             "HTTP/1.1 {}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
              {retry_after}Connection: close\r\n\r\n",
             self.status(),
             text.len()
         );
-        if request.starts_with(b"HEAD ") {
-            head
-        } else {
-            head + &text
-        }
+        if request.starts_with(b"HEAD ") { head } else { head + &text }
     }
 }
 
@@ -85,9 +77,7 @@ pub(super) struct Refusals {
 
 impl Refusals {
     pub(super) fn new() -> Self {
-        Self {
-            slots: Arc::new(Semaphore::new(REFUSALS_MAX)),
-        }
+        Self { slots: Arc::new(Semaphore::new(REFUSALS_MAX)) }
     }
 
     /// Answers and closes a connection in a task of its own, or closes it at once where too many are being answered.

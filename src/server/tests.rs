@@ -46,10 +46,7 @@ impl TestServer {
 
     fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
-            limits: ConnectionLimits {
-                max_connections: 64,
-                max_per_client: 64,
-            },
+            limits: ConnectionLimits { max_connections: 64, max_per_client: 64 },
             allow: AllowList::office(Clock::system()),
             drain_deadline: Duration::from_secs(2),
         };
@@ -68,53 +65,26 @@ impl TestServer {
             }
         };
         tasks.spawn("test server", serving);
-        Self {
-            address,
-            content,
-            folder: tempfile::tempdir().unwrap(),
-            clock,
-            stop,
-            served,
-        }
+        Self { address, content, folder: tempfile::tempdir().unwrap(), clock, stop, served }
     }
 
     /// Adds a file of pseudo-random bytes and returns them.
     fn add_file(&self, name: &str, length: usize) -> Vec<u8> {
         let bytes = noise(length);
         let path = self.folder.path().join(name);
-        let mut file = File::options()
-            .create_new(true)
-            .write(true)
-            .read(true)
-            .open(path)
-            .unwrap();
+        let mut file = File::options().create_new(true).write(true).read(true).open(path).unwrap();
         file.write_all(&bytes).unwrap();
-        self.content
-            .files
-            .lock()
-            .unwrap()
-            .insert(name.to_owned(), Arc::new(file));
+        self.content.files.lock().unwrap().insert(name.to_owned(), Arc::new(file));
         bytes
     }
 
     /// Adds a download that has announced `length`; the bytes are in its file already, none may be read yet.
     fn add_growing(&self, name: &str, bytes: &[u8], length: Option<u64>) {
         let path = self.folder.path().join(name);
-        let mut file = File::options()
-            .create_new(true)
-            .write(true)
-            .read(true)
-            .open(path)
-            .unwrap();
+        let mut file = File::options().create_new(true).write(true).read(true).open(path).unwrap();
         file.write_all(bytes).unwrap();
         let state = watch::Sender::new(FillState::Open { length, readable: 0 });
-        self.content.growing.lock().unwrap().insert(
-            name.to_owned(),
-            Growing {
-                file: Arc::new(file),
-                state,
-            },
-        );
+        self.content.growing.lock().unwrap().insert(name.to_owned(), Growing { file: Arc::new(file), state });
     }
 
     fn set_growing(&self, name: &str, state: FillState) {
@@ -122,10 +92,7 @@ impl TestServer {
     }
 
     async fn connect(&self) -> Client {
-        Client {
-            stream: TcpStream::connect(self.address).await.unwrap(),
-            buffer: Vec::new(),
-        }
+        Client { stream: TcpStream::connect(self.address).await.unwrap(), buffer: Vec::new() }
     }
 
     /// Lets the server's limits believe that so much time has passed.
@@ -162,10 +129,7 @@ async fn answer(request: Request<Incoming>, content: Arc<Content>) -> Response<B
         Some("growing") => {
             let growing = content.growing.lock().unwrap();
             let growing = &growing[&path["/growing/".len()..]];
-            Body::Growing {
-                reader: FillReader::new(Arc::clone(&growing.file), growing.state.subscribe()),
-                start: 0,
-            }
+            Body::Growing { reader: FillReader::new(Arc::clone(&growing.file), growing.state.subscribe()), start: 0 }
         }
         Some("bytes") => Body::from("twelve bytes"),
         Some("wait") => {
@@ -193,9 +157,7 @@ struct Answer {
 
 impl Answer {
     fn header(&self, name: &str) -> Option<&str> {
-        self.head
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
@@ -243,11 +205,7 @@ impl Client {
             head.push('\n');
         }
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Some(Answer {
-            status,
-            head,
-            body: Vec::new(),
-        })
+        Some(Answer { status, head, body: Vec::new() })
     }
 
     /// Reads a whole answer; none where the connection ends before the answer does.
@@ -285,21 +243,7 @@ impl Client {
 async fn files_of_every_size_arrive_unchanged() {
     let server = TestServer::start();
     let mut client = server.connect().await;
-    for size in [
-        0,
-        1,
-        4095,
-        4096,
-        4097,
-        16_383,
-        16_384,
-        16_385,
-        262_143,
-        262_144,
-        262_145,
-        1_000_003,
-        3 << 20,
-    ] {
+    for size in [0, 1, 4095, 4096, 4097, 16_383, 16_384, 16_385, 262_143, 262_144, 262_145, 1_000_003, 3 << 20] {
         let bytes = server.add_file(&format!("f{size}"), size);
         let answer = client.get(&format!("/files/f{size}")).await;
         assert_eq!(answer.header("Content-Length"), Some(size.to_string().as_str()));
@@ -314,15 +258,7 @@ async fn pipelined_requests_are_answered_in_order() {
     let big = server.add_file("big", 700_001);
     let small = server.add_file("small", 300);
     let mut client = server.connect().await;
-    let paths = [
-        "/files/big",
-        "/files/small",
-        "/bytes",
-        "/files/big",
-        "/empty",
-        "/files/small",
-        "/files/big",
-    ];
+    let paths = ["/files/big", "/files/small", "/bytes", "/files/big", "/empty", "/files/small", "/files/big"];
     let requests = paths
         .map(|path| {
             format!(
@@ -352,13 +288,7 @@ async fn slices_of_a_file_are_exact() {
     let server = TestServer::start();
     let bytes = server.add_file("f", 1 << 20);
     let mut client = server.connect().await;
-    for (start, end) in [
-        (0, 1),
-        (1, 1 << 20),
-        (4097, 300_001),
-        (500_000, 500_000),
-        ((1 << 20) - 5, 1 << 20),
-    ] {
+    for (start, end) in [(0, 1), (1, 1 << 20), (4097, 300_001), (500_000, 500_000), ((1 << 20) - 5, 1 << 20)] {
         let answer = client.get(&format!("/files/f?{start}-{end}")).await;
         assert!(answer.body == bytes[start..end], "{start}-{end}");
     }
@@ -412,27 +342,16 @@ async fn growing_file_is_followed_and_its_tail_held_back() {
 async fn failed_download_never_ends_cleanly() {
     let server = TestServer::start();
     let bytes = noise(600_000);
-    let ends = [
-        FillState::Failed("upstream cut".into()),
-        FillState::Sealed { length: 500_000 },
-    ];
-    for (number, (length, end)) in [Some(600_000), None]
-        .into_iter()
-        .flat_map(|l| ends.clone().map(|e| (l, e)))
-        .enumerate()
+    let ends = [FillState::Failed("upstream cut".into()), FillState::Sealed { length: 500_000 }];
+    for (number, (length, end)) in
+        [Some(600_000), None].into_iter().flat_map(|l| ends.clone().map(|e| (l, e))).enumerate()
     {
         if length.is_none() && matches!(end, FillState::Sealed { .. }) {
             continue;
         }
         let name = format!("g{number}");
         server.add_growing(&name, &bytes, length);
-        server.set_growing(
-            &name,
-            FillState::Open {
-                length,
-                readable: 500_000,
-            },
-        );
+        server.set_growing(&name, FillState::Open { length, readable: 500_000 });
         let mut client = server.connect().await;
         client.send("GET", &format!("/growing/{name}")).await;
         let head = client.head().await.unwrap();
@@ -444,13 +363,7 @@ async fn failed_download_never_ends_cleanly() {
     server.add_growing("vanishing", &bytes, Some(600_000));
     let mut client = server.connect().await;
     client.send("GET", "/growing/vanishing").await;
-    server.set_growing(
-        "vanishing",
-        FillState::Open {
-            length: Some(600_000),
-            readable: 10,
-        },
-    );
+    server.set_growing("vanishing", FillState::Open { length: Some(600_000), readable: 10 });
     client.head().await.unwrap();
     server.content.growing.lock().unwrap().remove("vanishing");
     assert!(!client.is_closed_orderly().await);
@@ -475,10 +388,7 @@ fn connect_with_small_buffer(server: &TestServer) -> Client {
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&server.address.into()).unwrap();
     socket.set_nonblocking(true).unwrap();
-    Client {
-        stream: TcpStream::from_std(socket.into()).unwrap(),
-        buffer: Vec::new(),
-    }
+    Client { stream: TcpStream::from_std(socket.into()).unwrap(), buffer: Vec::new() }
 }
 
 /// A slow reader gets every byte, through partial sends of every length.
@@ -509,12 +419,7 @@ async fn file_without_sendfile_is_copied() {
     let file = File::open("/proc/kallsyms").unwrap();
     let mut expected = vec![0; 100_000];
     std::os::unix::fs::FileExt::read_exact_at(&file, &mut expected, 0).unwrap();
-    server
-        .content
-        .files
-        .lock()
-        .unwrap()
-        .insert("proc".to_owned(), Arc::new(file));
+    server.content.files.lock().unwrap().insert("proc".to_owned(), Arc::new(file));
     let mut client = server.connect().await;
     for end in [200, 100_000] {
         let answer = client.get(&format!("/files/proc?0-{end}")).await;
@@ -543,9 +448,7 @@ async fn clients_that_make_us_wait_are_dropped() {
     assert!(trickling.stream.read(&mut [0; 9]).await.map_or(true, |read| read == 0));
     assert_eq!(idle.get("/bytes").await.status, 200);
     server.let_pass(Duration::from_secs(40)).await;
-    let dropped = tokio::time::timeout(Duration::from_secs(5), never_reading.is_closed_orderly())
-        .await
-        .unwrap();
+    let dropped = tokio::time::timeout(Duration::from_secs(5), never_reading.is_closed_orderly()).await.unwrap();
     assert!(!dropped);
     assert_eq!(idle.get("/bytes").await.status, 200);
     server.let_pass(Duration::from_secs(91)).await;
@@ -562,11 +465,7 @@ async fn client_over_its_limit_is_told() {
     assert_eq!(second.get("/bytes").await.status, 200);
     let refused = server.connect().await.get("/bytes").await;
     assert_eq!(refused.status, 503);
-    assert!(
-        String::from_utf8(refused.body)
-            .unwrap()
-            .contains("-max-connections-per-client")
-    );
+    assert!(String::from_utf8(refused.body).unwrap().contains("-max-connections-per-client"));
     drop(first);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(server.connect().await.get("/bytes").await.status, 200);
@@ -600,11 +499,7 @@ async fn long_heads_and_garbage_are_refused() {
     let answered = client.head().await;
     assert!(answered.is_none_or(|head| head.status == StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.as_u16()));
     let mut client = server.connect().await;
-    client
-        .stream
-        .write_all(b"\x16\x03\x01\x00garbage\r\n\r\n")
-        .await
-        .unwrap();
+    client.stream.write_all(b"\x16\x03\x01\x00garbage\r\n\r\n").await.unwrap();
     assert_eq!(client.head().await.unwrap().status, 400);
     assert_eq!(server.connect().await.get("/bytes").await.status, 200);
 }
@@ -626,10 +521,7 @@ async fn drain_lets_running_answers_end() {
     assert_eq!(answer.body, b"waited");
     assert_eq!(answer.header("connection"), Some("close"));
     assert!(running.is_closed_orderly().await);
-    tokio::time::timeout(Duration::from_secs(1), &mut server.served)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(1), &mut server.served).await.unwrap().unwrap();
 }
 
 /// A client that never reads cannot hold up the stop beyond the deadline.
@@ -641,10 +533,7 @@ async fn drain_ends_at_its_deadline() {
     never_reading.send("GET", "/files/f").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     server.stop.cancel();
-    tokio::time::timeout(Duration::from_secs(2), &mut server.served)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(2), &mut server.served).await.unwrap().unwrap();
     assert!(!never_reading.is_closed_orderly().await);
 }
 
@@ -657,19 +546,12 @@ async fn refused_client_is_told_the_flag() {
         let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let client = "192.0.2.9".parse().unwrap();
         Refusals::new().refuse(&Tasks::new(), accepted.unwrap().0, Refusal::NotAllowed(client));
-        let mut client = Client {
-            stream: stream.unwrap(),
-            buffer: Vec::new(),
-        };
+        let mut client = Client { stream: stream.unwrap(), buffer: Vec::new() };
         client.send(method, "/x").await;
         let head = client.head().await.unwrap();
         assert_eq!(head.status, 403);
         assert!(client.is_closed_orderly().await);
         let text = String::from_utf8(client.buffer).unwrap();
-        assert_eq!(
-            text.contains("192.0.2.9") && text.contains("-allow"),
-            method == "GET",
-            "{text}"
-        );
+        assert_eq!(text.contains("192.0.2.9") && text.contains("-allow"), method == "GET", "{text}");
     }
 }
