@@ -78,6 +78,14 @@ impl TestServer {
         bytes
     }
 
+    /// Adds a file so long that no socket buffer holds it.
+    fn add_long_file(&self, name: &str) {
+        let path = self.folder.path().join(name);
+        let file = File::options().create_new(true).write(true).read(true).open(path).unwrap();
+        file.set_len(64 << 20).unwrap();
+        self.content.files.lock().unwrap().insert(name.to_owned(), Arc::new(file));
+    }
+
     /// Adds a download that has announced `length`; the bytes are in its file already, none may be read yet.
     fn add_growing(&self, name: &str, bytes: &[u8], length: Option<u64>) {
         let path = self.folder.path().join(name);
@@ -431,7 +439,7 @@ async fn file_without_sendfile_is_copied() {
 #[tokio::test]
 async fn clients_that_make_us_wait_are_dropped() {
     let server = TestServer::start();
-    server.add_file("f", 64 << 20);
+    server.add_long_file("f");
     let mut silent = server.connect().await;
     let mut trickling = server.connect().await;
     let mut never_reading = connect_with_small_buffer(&server);
@@ -528,7 +536,7 @@ async fn drain_lets_running_answers_end() {
 #[tokio::test]
 async fn drain_ends_at_its_deadline() {
     let mut server = TestServer::start_with(|config| config.drain_deadline = Duration::from_millis(300));
-    server.add_file("f", 64 << 20);
+    server.add_long_file("f");
     let mut never_reading = connect_with_small_buffer(&server);
     never_reading.send("GET", "/files/f").await;
     tokio::time::sleep(Duration::from_millis(200)).await;
