@@ -3,22 +3,26 @@
 //! Called by the tests only. Every process started here is ended by its own id when its handle is dropped, every
 //! wait has a deadline, and every file lies in a temporary folder below the build's own.
 
+mod capture;
 mod client;
 mod go;
 mod larder;
+mod tmpfs;
 mod tree;
 mod upstream;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) use capture::Capture;
 pub(crate) use client::{Answer, client_from, connect_from, raw, read_rest, send, try_request};
 pub(crate) use go::Go;
-pub(crate) use larder::{Larder, Start};
+pub(crate) use larder::{Larder, Start, kill_process, run_command};
 pub(crate) use reqwest::Method;
 pub(crate) use serde_json::json;
-pub(crate) use tree::{Tree, fixture, noise, zip_of};
-pub(crate) use upstream::{Record, Upstream};
+pub(crate) use tmpfs::Tmpfs;
+pub(crate) use tree::{Tree, fixture, module_zip, noise, zip_of};
+pub(crate) use upstream::Upstream;
 
 /// How long anything that should happen "at once" may take on a busy machine with two cores.
 pub(crate) const SOON: Duration = Duration::from_secs(20);

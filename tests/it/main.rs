@@ -10,8 +10,30 @@
     clippy::needless_pass_by_value,
     reason = "json! values are written in place by the tests"
 )]
+#![expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "names in the protocol are case-sensitive"
+)]
 
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod clock;
+#[cfg(test)]
+mod fills;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod housekeeping;
+#[cfg(test)]
+mod offline;
+#[cfg(test)]
 mod protocol;
+#[cfg(test)]
+mod resume;
+#[cfg(test)]
+mod startup;
+#[cfg(test)]
+mod store;
+#[cfg(test)]
+mod upstreams;

@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use reqwest::Method;
 use reqwest::blocking::Response;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal};
 
 use super::client::{Answer, send, try_request};
 use super::{Upstream, wait_for};
@@ -14,11 +14,9 @@ use super::{Upstream, wait_for};
 /// How a Larder is to be started.
 pub(crate) struct Start {
     cache: Option<PathBuf>,
-    upstream: Option<String>,
-    listen: &'static str,
+    upstream: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
-    wrapper: Vec<String>,
 }
 
 impl Start {
@@ -26,23 +24,15 @@ impl Start {
     pub(crate) fn upstream(list: &str) -> Self {
         Self {
             cache: None,
-            upstream: Some(list.to_owned()),
-            listen: "127.0.0.1",
+            upstream: list.to_owned(),
             args: Vec::new(),
             env: Vec::new(),
-            wrapper: Vec::new(),
         }
     }
 
     /// Begins with the given stand-in upstream.
     pub(crate) fn on(upstream: &Upstream) -> Self {
         Self::upstream(&upstream.url)
-    }
-
-    /// Leaves the upstream to the configuration file.
-    pub(crate) fn no_upstream_flag(mut self) -> Self {
-        self.upstream = None;
-        self
     }
 
     /// Uses this cache directory instead of a new one.
@@ -63,32 +53,30 @@ impl Start {
         self
     }
 
-    /// Runs it below another program, such as one that shows it another time.
-    pub(crate) fn wrapped_in<const N: usize>(mut self, wrapper: [&str; N]) -> Self {
-        self.wrapper = wrapper.map(str::to_owned).to_vec();
-        self
-    }
-
     /// Starts it and waits until it serves.
     pub(crate) fn run(self) -> Larder {
         let folder = super::temp_dir();
         let cache = self.cache.unwrap_or_else(|| folder.path().join("cache"));
         let (ready, log) = (folder.path().join("ready"), folder.path().join("log"));
-        let mut words = self.wrapper.clone();
-        words.push(env!("CARGO_BIN_EXE_larder").to_owned());
-        let mut command = Command::new(&words[0]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
         command
-            .args(&words[1..])
-            .args(["-listen", self.listen, "-port", "0", "-cache"])
+            .args([
+                "-listen",
+                "127.0.0.1",
+                "-port",
+                "0",
+                "-upstream",
+                &self.upstream,
+                "-cache",
+            ])
             .arg(&cache);
-        if let Some(list) = &self.upstream {
-            command.args(["-upstream", list]);
+        // What is slow by default, or depends on the machine's disk, unless the test has set it.
+        for (flag, value) in [("-retry-backoff", "20ms"), ("-min-free-space", "0")] {
+            if !self.args.iter().any(|word| word == flag) {
+                command.args([flag, value]);
+            }
         }
-        // Tests that count on a retry's delay set it themselves, after this.
-        command
-            .args(["-retry-backoff", "20ms", "-min-free-space", "0", "-ready-file"])
-            .arg(&ready)
-            .args(&self.args);
+        command.arg("-ready-file").arg(&ready).args(&self.args);
         command
             .env_clear()
             .env("PATH", std::env::var("PATH").unwrap())
@@ -208,8 +196,7 @@ impl Larder {
 
     /// Sends SIGTERM without waiting.
     pub(crate) fn signal_term(&self) {
-        let pid = Pid::from_raw(self.pid().try_into().unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        signal(self.pid(), Signal::TERM);
     }
 
     /// Waits for its end.
@@ -231,6 +218,15 @@ impl Larder {
     pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
         run_command(&self.cache, args)
     }
+}
+
+/// Ends a process as a power cut would; for a Larder that other threads are asking at that moment.
+pub(crate) fn kill_process(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
 /// Runs a subcommand of the binary on a cache directory.
