@@ -41,11 +41,7 @@ pub struct FillReader {
 impl FillReader {
     /// Makes a reader over a partial file and the state its writer publishes.
     pub fn new(file: Arc<File>, state: watch::Receiver<FillState>) -> Self {
-        Self {
-            file,
-            state,
-            waiting: None,
-        }
+        Self { file, state, waiting: None }
     }
 
     /// Returns the file being written. It stays readable after it got its final name.
