@@ -15,19 +15,12 @@ const RESIDENT_KB_MAX: u64 = 120_000;
 const LARGE_ZIP: &str = "/example.com/large/@v/v1.0.0.zip";
 
 fn large_tree() -> Tree {
-    Tree::new()
-        .module("example.com/large", "v1.0.0", 40 << 20)
-        .copy([SMALL_ZIP])
+    Tree::new().module("example.com/large", "v1.0.0", 40 << 20).copy([SMALL_ZIP])
 }
 
 /// The address of the test machine with this number.
 fn machine(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(
-        127,
-        0,
-        u8::try_from(number / 250 + 1).unwrap(),
-        u8::try_from(number % 250 + 1).unwrap(),
-    )
+    Ipv4Addr::new(127, 0, u8::try_from(number / 250 + 1).unwrap(), u8::try_from(number % 250 + 1).unwrap())
 }
 
 fn request(path: &str) -> Vec<u8> {
@@ -44,17 +37,10 @@ fn resident_kb(larder: &Larder) -> u64 {
 #[track_caller]
 fn assert_serves_others(larder: &Larder) {
     let began = Instant::now();
-    let answer = client_from(Ipv4Addr::new(127, 0, 9, 9))
-        .get(format!("{}{SMALL_ZIP}", larder.url))
-        .send()
-        .unwrap();
+    let answer = client_from(Ipv4Addr::new(127, 0, 9, 9)).get(format!("{}{SMALL_ZIP}", larder.url)).send().unwrap();
     assert_eq!(answer.status(), 200);
     answer.bytes().unwrap();
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "served after {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "served after {:?}", began.elapsed());
 }
 
 /// Two hundred clients that ask for a large zip and never read cost neither the others' service nor memory, and the
@@ -72,9 +58,7 @@ fn clients_that_never_read() {
             stream
         })
         .collect();
-    wait_for("the download to end though nobody reads", || {
-        larder.has(LARGE_ZIP).then_some(())
-    });
+    wait_for("the download to end though nobody reads", || larder.has(LARGE_ZIP).then_some(()));
     assert_serves_others(&larder);
     assert!(larder.get(LARGE_ZIP).expect(200).body == tree.read(LARGE_ZIP));
     assert!(resident_kb(&larder) < RESIDENT_KB_MAX, "{} kB", resident_kb(&larder));
@@ -88,9 +72,7 @@ fn clients_that_say_nothing() {
     let upstream = Upstream::start();
     let larder = Larder::start(&upstream);
     larder.get(SMALL_ZIP).expect(200);
-    let mut silent: Vec<_> = (0..500)
-        .map(|number| connect_from(machine(number), larder.address()))
-        .collect();
+    let mut silent: Vec<_> = (0..500).map(|number| connect_from(machine(number), larder.address())).collect();
     assert_serves_others(&larder);
     assert!(resident_kb(&larder) < RESIDENT_KB_MAX, "{} kB", resident_kb(&larder));
     for stream in &silent {
@@ -136,18 +118,8 @@ fn garbage_is_turned_away() {
         many.extend(format!("X-Header-{number}: {}\r\n", "a".repeat(40)).into_bytes());
     }
     many.extend(b"\r\n");
-    let long_value = [
-        b"GET / HTTP/1.1\r\nX: ".to_vec(),
-        vec![b'a'; 1 << 20],
-        b"\r\n\r\n".to_vec(),
-    ]
-    .concat();
-    let long_path = [
-        b"GET /".to_vec(),
-        vec![b'a'; 1 << 20],
-        b" HTTP/1.1\r\nHost: larder\r\n\r\n".to_vec(),
-    ]
-    .concat();
+    let long_value = [b"GET / HTTP/1.1\r\nX: ".to_vec(), vec![b'a'; 1 << 20], b"\r\n\r\n".to_vec()].concat();
+    let long_path = [b"GET /".to_vec(), vec![b'a'; 1 << 20], b" HTTP/1.1\r\nHost: larder\r\n\r\n".to_vec()].concat();
     let noise = crate::harness::noise(5, 100_000);
     let cases: [(&str, &[u8]); 12] = [
         ("noise", &noise),
@@ -160,18 +132,12 @@ fn garbage_is_turned_away() {
         ("a megabyte in one header", &long_value),
         ("a megabyte of path", &long_path),
         ("a folded header", b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n"),
-        (
-            "two lengths",
-            b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        ),
+        ("two lengths", b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
         ("a NUL in a header", b"GET / HTTP/1.1\r\nHost: a\0b\r\n\r\n"),
     ];
     for (why, bytes) in cases {
         let status = raw(to, bytes);
-        assert!(
-            status.is_none_or(|status| (400..600).contains(&status)),
-            "{why}: {status:?}"
-        );
+        assert!(status.is_none_or(|status| (400..600).contains(&status)), "{why}: {status:?}");
         larder.get("/health").expect(200);
     }
     assert_eq!(upstream.requests(), 0);
@@ -187,9 +153,7 @@ fn connections_are_used_again() {
     let go_mod = larder.get("/rsc.io/quote/@v/v1.5.2.mod").expect(200).body;
     let mut stream = TcpStream::connect(larder.address()).unwrap();
     let close = b"GET /rsc.io/quote/@v/v1.5.2.mod HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
-    stream
-        .write_all(&[request(SMALL_ZIP), request("/nothing"), close.to_vec()].concat())
-        .unwrap();
+    stream.write_all(&[request(SMALL_ZIP), request("/nothing"), close.to_vec()].concat()).unwrap();
     let (all, ended) = read_rest(&mut stream, SOON);
     assert!(ended);
     let at = |part: &[u8]| all.windows(part.len()).position(|window| window == part);
@@ -219,10 +183,7 @@ fn one_machine_locks_nobody_out() {
         let (answer, _) = read_rest(&mut stream, Duration::from_millis(100));
         refused += usize::from(!answer.starts_with(b"HTTP/1.1 200"));
     }
-    assert!(
-        refused >= 30,
-        "{refused} of 60 connections over a limit of 8 were not served at once"
-    );
+    assert!(refused >= 30, "{refused} of 60 connections over a limit of 8 were not served at once");
 }
 
 /// All connections together are bounded by `-max-connections`: the files of the process are, too, and it recovers.
@@ -231,9 +192,7 @@ fn connections_are_bounded_in_all() {
     let upstream = Upstream::start();
     let larder = Start::on(&upstream).args(["-max-connections", "50"]).run();
     larder.get(SMALL_ZIP).expect(200);
-    let crowd: Vec<_> = (0..200)
-        .map(|number| connect_from(machine(number), larder.address()))
-        .collect();
+    let crowd: Vec<_> = (0..200).map(|number| connect_from(machine(number), larder.address())).collect();
     let open = std::fs::read_dir(format!("/proc/{}/fd", larder.pid())).unwrap().count();
     assert!(open < 150, "{open} open files");
     drop(crowd);
@@ -251,14 +210,7 @@ fn strangers_are_told_the_flag() {
     let text = answer.text().unwrap();
     assert!(text.contains("-allow"), "{text}");
     assert_eq!(upstream.requests(), 0);
-    assert_eq!(
-        client_from(Ipv4Addr::new(127, 0, 1, 7))
-            .get(&url)
-            .send()
-            .unwrap()
-            .status(),
-        200
-    );
+    assert_eq!(client_from(Ipv4Addr::new(127, 0, 1, 7)).get(&url).send().unwrap().status(), 200);
 }
 
 /// After SIGTERM a running response is finished, new connections are refused, and the process ends with 0.
@@ -273,18 +225,12 @@ fn a_stop_finishes_what_runs() {
     let mut body = vec![0; 1000];
     running.read_exact(&mut body).unwrap();
     larder.signal_term();
-    wait_for("new connections to be refused", || {
-        TcpStream::connect(larder.address()).is_err().then_some(())
-    });
+    wait_for("new connections to be refused", || TcpStream::connect(larder.address()).is_err().then_some(()));
     running.read_to_end(&mut body).unwrap();
     assert!(body == tree.read(LARGE_ZIP));
     let began = Instant::now();
     assert!(larder.wait().success());
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "an idle connection held it for {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(5), "an idle connection held it for {:?}", began.elapsed());
     drop(idle);
 }
 
@@ -301,11 +247,7 @@ fn a_stop_ends_within_its_limit() {
     let began = Instant::now();
     larder.signal_term();
     assert!(larder.wait().success());
-    assert!(
-        began.elapsed() < Duration::from_secs(12),
-        "it took {:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
 }
 
 /// Many machines with many connections each, as an office's morning has them, all get what they ask for.
@@ -318,9 +260,7 @@ fn an_office_full_of_machines_is_served() {
         for number in 0..30 {
             let larder = &larder;
             scope.spawn(move || {
-                let mut streams: Vec<_> = (0..16)
-                    .map(|_| connect_from(machine(number), larder.address()))
-                    .collect();
+                let mut streams: Vec<_> = (0..16).map(|_| connect_from(machine(number), larder.address())).collect();
                 for stream in &mut streams {
                     stream.write_all(&request("/rsc.io/quote/@v/v1.5.2.mod")).unwrap();
                 }
@@ -329,10 +269,7 @@ fn an_office_full_of_machines_is_served() {
                     stream.read_exact(&mut start).unwrap();
                     assert_eq!(&start, b"HTTP/1.1 200");
                 }
-                let answer = client_from(machine(number))
-                    .get(format!("{}{BIG_ZIP}", larder.url))
-                    .send()
-                    .unwrap();
+                let answer = client_from(machine(number)).get(format!("{}{BIG_ZIP}", larder.url)).send().unwrap();
                 assert_eq!(answer.bytes().unwrap().len(), zip);
             });
         }

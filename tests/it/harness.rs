@@ -35,10 +35,7 @@ pub(crate) const SMALL_ZIP: &str = "/rsc.io/quote/@v/v1.5.2.zip";
 
 /// Returns a new folder, removed when dropped, on the disk the build is on.
 pub(crate) fn temp_dir() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .prefix("larder-")
-        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
-        .unwrap()
+    tempfile::Builder::new().prefix("larder-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// Returns the repository's root.

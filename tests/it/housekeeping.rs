@@ -7,9 +7,7 @@ use crate::harness::{Larder, Start, Tmpfs, Tree, Upstream, run_command, temp_dir
 
 /// A tree of `example.com/m0`, `m1`, …, each with one version and a zip of `bytes`.
 fn modules(count: usize, bytes: usize) -> Tree {
-    (0..count).fold(Tree::new(), |tree, index| {
-        tree.module(&format!("example.com/m{index}"), "v1.0.0", bytes)
-    })
+    (0..count).fold(Tree::new(), |tree, index| tree.module(&format!("example.com/m{index}"), "v1.0.0", bytes))
 }
 
 fn zip(index: usize) -> String {
@@ -28,10 +26,7 @@ fn stored(larder: &Larder, count: usize) -> Vec<usize> {
     (0..count)
         .filter(|index| {
             let has = ["info", "mod", "zip"].map(|kind| larder.has(&zip(*index).replace("zip", kind)));
-            assert!(
-                has.iter().all(|file| *file == has[0]),
-                "m{index} is there in part: {has:?}"
-            );
+            assert!(has.iter().all(|file| *file == has[0]), "m{index} is there in part: {has:?}");
             has[0]
         })
         .collect()
@@ -58,9 +53,7 @@ fn command(larder: &Larder, args: &[&str]) -> String {
 fn unused_versions_go_by_age() {
     let tree = modules(3, 10_000);
     let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream)
-        .args(["-max-cache-age", "4s", "-cleanup-interval", "1s"])
-        .run();
+    let larder = Start::on(&upstream).args(["-max-cache-age", "4s", "-cleanup-interval", "1s"]).run();
     for index in 0..3 {
         fetch(&larder, index);
     }
@@ -91,9 +84,7 @@ fn age_is_off_by_default() {
 fn the_least_recently_used_go_by_size() {
     let tree = modules(5, 1_000_000);
     let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream)
-        .args(["-max-cache-size", "10MB", "-cleanup-interval", "24h"])
-        .run();
+    let larder = Start::on(&upstream).args(["-max-cache-size", "10MB", "-cleanup-interval", "24h"]).run();
     for index in 0..5 {
         fetch(&larder, index);
         next_second();
@@ -108,19 +99,11 @@ fn the_least_recently_used_go_by_size() {
     let folder = temp_dir();
     let moved = folder.path().join("cache");
     std::fs::rename(&cache, &moved).unwrap();
-    let larder = Start::on(&upstream)
-        .cache(&moved)
-        .args(["-max-cache-size", "3500KB", "-cleanup-interval", "24h"])
-        .run();
+    let larder =
+        Start::on(&upstream).cache(&moved).args(["-max-cache-size", "3500KB", "-cleanup-interval", "24h"]).run();
     let planned = command(&larder, &["gc", "--dry-run"]);
-    assert!(
-        planned.contains("example.com/m2@v1.0.0") && planned.contains("example.com/m3@v1.0.0"),
-        "{planned}"
-    );
-    assert!(
-        !planned.contains("example.com/m0@") && !planned.contains("example.com/m1@"),
-        "{planned}"
-    );
+    assert!(planned.contains("example.com/m2@v1.0.0") && planned.contains("example.com/m3@v1.0.0"), "{planned}");
+    assert!(!planned.contains("example.com/m0@") && !planned.contains("example.com/m1@"), "{planned}");
     assert_eq!(stored(&larder, 5), [0, 1, 2, 3, 4], "a dry run removed something");
     command(&larder, &["gc"]);
     assert_eq!(stored(&larder, 5), [0, 1, 4]);
@@ -151,9 +134,7 @@ fn a_floor_of_free_space_is_kept() {
 fn what_is_being_read_stays() {
     let tree = modules(1, 40 << 20);
     let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream)
-        .args(["-max-cache-age", "1s", "-cleanup-interval", "24h"])
-        .run();
+    let larder = Start::on(&upstream).args(["-max-cache-age", "1s", "-cleanup-interval", "24h"]).run();
     larder.get(&zip(0)).expect(200);
     let mut reading = larder.open(&zip(0));
     reading.read_exact(&mut [0; 1000]).unwrap();
@@ -177,30 +158,19 @@ fn pins_work_with_and_without_the_service() {
     let tree = modules(3, 1000);
     let upstream = Upstream::with(tree.path(), &[]);
     let folder = temp_dir();
-    let run = || {
-        Start::on(&upstream)
-            .cache(folder.path())
-            .args(["-max-cache-age", "1s", "-cleanup-interval", "24h"])
-            .run()
-    };
+    let run =
+        || Start::on(&upstream).cache(folder.path()).args(["-max-cache-age", "1s", "-cleanup-interval", "24h"]).run();
     let mut larder = run();
     for index in 0..3 {
         fetch(&larder, index);
     }
     command(&larder, &["pin", "example.com/m0"]);
     larder.stop();
-    assert!(
-        run_command(folder.path(), &["pin", "example.com/m1@v1.0.0"])
-            .status
-            .success()
-    );
+    assert!(run_command(folder.path(), &["pin", "example.com/m1@v1.0.0"]).status.success());
     assert!(!run_command(folder.path(), &["pin", "no module"]).status.success());
     let larder = run();
     let pins = command(&larder, &["pins"]);
-    assert!(
-        pins.contains("example.com/m0") && pins.contains("example.com/m1@v1.0.0"),
-        "{pins}"
-    );
+    assert!(pins.contains("example.com/m0") && pins.contains("example.com/m1@v1.0.0"), "{pins}");
     wait_for("the unpinned one to go", || {
         command(&larder, &["gc"]);
         (!larder.has(&zip(2))).then_some(())
@@ -229,16 +199,9 @@ fn commands_work_with_and_without_the_service() {
     assert!(stopped.status.success() && !stopped.stdout.is_empty());
     let planned = run_command(folder.path(), &["gc", "--dry-run", "-max-cache-size", "1KB"]);
     let shown = String::from_utf8_lossy(&planned.stdout);
-    assert!(
-        planned.status.success() && shown.contains("example.com/m0@v1.0.0"),
-        "{shown}"
-    );
+    assert!(planned.status.success() && shown.contains("example.com/m0@v1.0.0"), "{shown}");
     assert_eq!(stored(&larder, 2), [0]);
-    assert!(
-        run_command(folder.path(), &["gc", "-max-cache-size", "1KB"])
-            .status
-            .success()
-    );
+    assert!(run_command(folder.path(), &["gc", "-max-cache-size", "1KB"]).status.success());
     assert_eq!(stored(&larder, 2), Vec::<usize>::new());
 }
 
@@ -259,9 +222,5 @@ fn hits_write_nothing() {
     for _ in 0..200 {
         larder.get(&zip(0)).expect(200);
     }
-    assert!(
-        written() - before < 64 << 10,
-        "{} bytes for 200 hits",
-        written() - before
-    );
+    assert!(written() - before < 64 << 10, "{} bytes for 200 hits", written() - before);
 }

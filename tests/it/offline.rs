@@ -10,25 +10,15 @@ const MODULE: &str = "example.com/three";
 /// A module with three versions, and one that is not listed.
 fn three_versions() -> Tree {
     let tree = Tree::new();
-    let tree = ["v1.0.0", "v1.1.0", "v1.2.0"]
-        .iter()
-        .fold(tree, |tree, version| tree.module(MODULE, version, 2000));
-    tree.put(
-        &format!("{MODULE}/@latest"),
-        &tree.read(&format!("{MODULE}/@v/v1.2.0.info")),
-    );
-    tree.put(
-        &format!("{MODULE}/@v/main.info"),
-        &tree.read(&format!("{MODULE}/@v/v1.2.0.info")),
-    );
+    let tree = ["v1.0.0", "v1.1.0", "v1.2.0"].iter().fold(tree, |tree, version| tree.module(MODULE, version, 2000));
+    tree.put(&format!("{MODULE}/@latest"), &tree.read(&format!("{MODULE}/@v/v1.2.0.info")));
+    tree.put(&format!("{MODULE}/@v/main.info"), &tree.read(&format!("{MODULE}/@v/v1.2.0.info")));
     tree
 }
 
 /// Starts a Larder for which answers that may change are stale at once.
 fn forgetful(upstream: &Upstream) -> Larder {
-    Start::on(upstream)
-        .args(["-fresh-for", "1ms", "-retry-attempts", "2"])
-        .run()
+    Start::on(upstream).args(["-fresh-for", "1ms", "-retry-attempts", "2"]).run()
 }
 
 fn is_stale_or_offline(answer: &Answer) -> bool {
@@ -41,13 +31,8 @@ fn is_stale_or_offline(answer: &Answer) -> bool {
 fn stored_files_are_served() {
     let mut upstream = Upstream::start();
     let larder = forgetful(&upstream);
-    let args = [
-        "mod",
-        "download",
-        "rsc.io/quote@v1.5.2",
-        "github.com/BurntSushi/toml@v1.6.0",
-        "gopkg.in/yaml.v3@v3.0.1",
-    ];
+    let args =
+        ["mod", "download", "rsc.io/quote@v1.5.2", "github.com/BurntSushi/toml@v1.6.0", "gopkg.in/yaml.v3@v3.0.1"];
     Go::new(&larder.url).sumdb("sum.golang.org").expect(&args);
     upstream.stop();
     Go::new(&larder.url).sumdb("sum.golang.org").expect(&args);
@@ -71,13 +56,7 @@ fn lists_tell_what_can_be_had() {
     let offline = larder.get(&list).expect(200);
     assert_eq!(offline.text().trim(), "v1.1.0");
     assert!(is_stale_or_offline(&offline), "{}", offline.header("cache-status"));
-    assert!(
-        larder
-            .get(&format!("/{MODULE}/@latest"))
-            .expect(200)
-            .text()
-            .contains("v1.1.0")
-    );
+    assert!(larder.get(&format!("/{MODULE}/@latest")).expect(200).text().contains("v1.1.0"));
     let go = Go::new(&larder.url);
     go.expect(&["get", &format!("{MODULE}@latest")]);
     assert!(go.expect(&["list", "-m", "all"]).contains("v1.1.0"));
@@ -124,10 +103,7 @@ fn unknown_prefixes_are_not_found() {
     let larder = forgetful(&upstream);
     Go::new(&larder.url).expect(&["get", &format!("{MODULE}@v1.1.0")]);
     // A negative answer the upstream gave is remembered.
-    assert_eq!(
-        larder.get("/example.com/@v/list").expect(404).text(),
-        "not found: example.com/@v/list\n"
-    );
+    assert_eq!(larder.get("/example.com/@v/list").expect(404).text(), "not found: example.com/@v/list\n");
     upstream.stop();
     larder.get("/example.com/@v/list").expect(404);
     larder.get("/example.com/never/asked/@v/list").expect(404);
@@ -177,30 +153,20 @@ fn the_return_is_noticed() {
 #[test]
 fn silence_is_paid_for_once() {
     let upstream = Upstream::start();
-    let larder = Start::on(&upstream)
-        .args(["-fresh-for", "1ms", "-retry-attempts", "1"])
-        .run();
+    let larder = Start::on(&upstream).args(["-fresh-for", "1ms", "-retry-attempts", "1"]).run();
     larder.get("/github.com/gorilla/websocket/@v/list").expect(200);
     larder.get("/github.com/gorilla/websocket/@v/v1.5.3.mod").expect(200);
     upstream.faults(json!([{"delay_ms": 120_000}]));
     let began = Instant::now();
     larder.get("/github.com/gorilla/websocket/@v/list").expect(200);
-    assert!(
-        began.elapsed() < Duration::from_secs(25),
-        "{:?} for the first",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?} for the first", began.elapsed());
     let began = Instant::now();
     for _ in 0..5 {
         larder.get("/github.com/gorilla/websocket/@v/list").expect(200);
         larder.get("/github.com/gorilla/websocket/@v/v1.5.3.mod").expect(200);
         larder.get("/rsc.io/never/@v/list").expect(404);
     }
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?} for those after it",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?} for those after it", began.elapsed());
 }
 
 /// `-network-mode offline` never asks the upstream, `strict` never serves what is stale.
@@ -208,12 +174,8 @@ fn silence_is_paid_for_once() {
 fn network_modes_are_kept() {
     let mut upstream = Upstream::start();
     let (list, folder) = ("/github.com/gorilla/websocket/@v/list", temp_dir());
-    let mode = |mode| {
-        Start::on(&upstream)
-            .cache(folder.path())
-            .args(["-fresh-for", "1ms", "-network-mode", mode])
-            .run()
-    };
+    let mode =
+        |mode| Start::on(&upstream).cache(folder.path()).args(["-fresh-for", "1ms", "-network-mode", mode]).run();
     mode("fallback").get(list).expect(200);
     upstream.reset();
     let larder = mode("offline");
@@ -237,7 +199,7 @@ fn changing_answers_are_revalidated() {
     let list = format!("/{MODULE}/@v/list");
     let fresh = Larder::start(&upstream);
     fresh.get(&list).expect(200);
-    assert!(fresh.get(&list).expect(200).is_hit());
+    fresh.hit(&list);
     assert_eq!(upstream.log_of(&list).len(), 1, "it is fresh for a while");
     upstream.reset();
     let larder = forgetful(&upstream);
@@ -258,9 +220,7 @@ fn negative_answers_age() {
     let larder = forgetful(&upstream);
     let path = "/github.com/gorilla/websocket/@v/v1.5.3.info";
     larder.get(path).expect(404);
-    let answer = wait_for("the second try", || {
-        Some(larder.get(path)).filter(|answer| answer.status == 200)
-    });
+    let answer = wait_for("the second try", || Some(larder.get(path)).filter(|answer| answer.status == 200));
     assert!(answer.body == std::fs::read(fixture().join(&path[1..])).unwrap());
 }
 
@@ -271,10 +231,7 @@ fn a_restart_offline_remembers() {
     let mut upstream = Upstream::with(tree.path(), &[]);
     let folder = temp_dir();
     let run = |upstream: &Upstream| {
-        Start::on(upstream)
-            .cache(folder.path())
-            .args(["-fresh-for", "1ms", "-retry-attempts", "2"])
-            .run()
+        Start::on(upstream).cache(folder.path()).args(["-fresh-for", "1ms", "-retry-attempts", "2"]).run()
     };
     let mut larder = run(&upstream);
     larder.get(&format!("/{MODULE}/@v/list")).expect(200);

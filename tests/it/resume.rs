@@ -21,14 +21,7 @@ fn made_tree() -> Tree {
 fn start(upstream: &Upstream, cache: &Path, connections: &str) -> Larder {
     Start::on(upstream)
         .cache(cache)
-        .args([
-            "-download-connections",
-            connections,
-            "-stall-timeout",
-            "1s",
-            "-retry-attempts",
-            "6",
-        ])
+        .args(["-download-connections", connections, "-stall-timeout", "1s", "-retry-attempts", "6"])
         .run()
 }
 
@@ -46,20 +39,9 @@ fn cuts_are_resumed() {
         assert!(larder.get(MADE_ZIP).expect(200).body == truth, "{connections}");
         assert_eq!(upstream.stats()["faults_fired"]["rule 0"], 4, "{connections}");
         let bytes = upstream.bytes_of(MADE_ZIP);
-        assert!(
-            bytes < truth.len() as u64 + TWICE_BYTES_MAX,
-            "{connections}: {bytes} bytes came for {}",
-            truth.len()
-        );
-        let resumed: Vec<_> = upstream
-            .log_of(MADE_ZIP)
-            .into_iter()
-            .filter(|record| record.status == 206)
-            .collect();
-        assert!(
-            !resumed.is_empty() && resumed.iter().all(|record| !record.if_range.is_empty()),
-            "{connections}"
-        );
+        assert!(bytes < truth.len() as u64 + TWICE_BYTES_MAX, "{connections}: {bytes} bytes came for {}", truth.len());
+        let resumed: Vec<_> = upstream.log_of(MADE_ZIP).into_iter().filter(|record| record.status == 206).collect();
+        assert!(!resumed.is_empty() && resumed.iter().all(|record| !record.if_range.is_empty()), "{connections}");
     }
 }
 
@@ -100,11 +82,7 @@ fn without_ranges_or_validators_it_starts_over() {
         ("no ranges", vec!["-no-range"], json!([cut])),
         ("no validators", vec!["-no-validators"], json!([cut])),
         ("neither", vec!["-no-range", "-no-validators"], json!([cut])),
-        (
-            "ranges ignored later",
-            vec![],
-            json!([cut, {"kind": "zip", "no_range": true}]),
-        ),
+        ("ranges ignored later", vec![], json!([cut, {"kind": "zip", "no_range": true}])),
         (
             "no etag",
             vec![],
@@ -126,14 +104,8 @@ fn without_ranges_or_validators_it_starts_over() {
             upstream.faults(rules.clone());
             let folder = temp_dir();
             let larder = start(&upstream, folder.path(), connections);
-            assert!(
-                larder.get(MADE_ZIP).expect(200).body == truth,
-                "{why}, {connections} connections"
-            );
-            assert!(
-                std::fs::read(larder.stored(MADE_ZIP)).unwrap() == truth,
-                "{why}, {connections} connections"
-            );
+            assert!(larder.get(MADE_ZIP).expect(200).body == truth, "{why}, {connections} connections");
+            assert!(std::fs::read(larder.stored(MADE_ZIP)).unwrap() == truth, "{why}, {connections} connections");
         }
     }
 }
@@ -146,14 +118,8 @@ fn two_files_are_never_spliced() {
     let old = tree.read(MADE_ZIP);
     let prefix = "example.com/made@v1.0.0/";
     let new = zip_of(&[
-        (
-            format!("{prefix}go.mod"),
-            b"module example.com/made\n\ngo 1.21\n".to_vec(),
-        ),
-        (
-            format!("{prefix}made.go"),
-            b"// Package made is made up.\npackage made\n".to_vec(),
-        ),
+        (format!("{prefix}go.mod"), b"module example.com/made\n\ngo 1.21\n".to_vec()),
+        (format!("{prefix}made.go"), b"// Package made is made up.\npackage made\n".to_vec()),
         (format!("{prefix}testdata/noise.bin"), noise(99, MADE_BYTES)),
     ]);
     assert!(new.len() == old.len() && new != old);
@@ -178,17 +144,11 @@ fn two_files_are_never_spliced() {
             let larder = start(&upstream, folder.path(), connections);
             if let Ok(answer) = larder.try_get(MADE_ZIP) {
                 let is_whole = answer.body == old || answer.body == new;
-                assert!(
-                    answer.status != 200 || is_whole,
-                    "{why}, {connections} connections: a mixture was sent"
-                );
+                assert!(answer.status != 200 || is_whole, "{why}, {connections} connections: a mixture was sent");
             }
             upstream.faults(json!([changed]));
             let body = larder.get(MADE_ZIP).expect(200).body;
-            assert!(
-                body == old || body == new,
-                "{why}, {connections} connections: a mixture is stored"
-            );
+            assert!(body == old || body == new, "{why}, {connections} connections: a mixture is stored");
         }
     }
 }
@@ -199,10 +159,7 @@ fn wrong_ranges_are_noticed() {
     let tree = made_tree();
     let truth = tree.read(MADE_ZIP);
     for (why, rules) in [
-        (
-            "shifted",
-            json!([{"kind": "zip", "cut_after": 1_500_000, "times": 1}, {"kind": "zip", "wrong_range": true}]),
-        ),
+        ("shifted", json!([{"kind": "zip", "cut_after": 1_500_000, "times": 1}, {"kind": "zip", "wrong_range": true}])),
         (
             "another etag on ranges",
             json!([{"kind": "zip", "cut_after": 1_500_000, "times": 1}, {"kind": "zip", "etag": "wrong-on-range"}]),
@@ -221,10 +178,7 @@ fn wrong_ranges_are_noticed() {
             }
             assert_stored_is_true(&larder.cache, tree.path());
             upstream.faults(json!([]));
-            assert!(
-                larder.get(MADE_ZIP).expect(200).body == truth,
-                "{why}, {connections} connections"
-            );
+            assert!(larder.get(MADE_ZIP).expect(200).body == truth, "{why}, {connections} connections");
         }
     }
 }
@@ -277,11 +231,7 @@ fn a_download_survives_many_kills() {
     let truth = tree.read(MADE_ZIP);
     assert!(larder.get(MADE_ZIP).expect(200).body == truth);
     let bytes = upstream.bytes_of(MADE_ZIP);
-    assert!(
-        bytes <= truth.len() as u64 + 6 * TWICE_BYTES_MAX / 2,
-        "{bytes} bytes came for {}",
-        truth.len()
-    );
+    assert!(bytes <= truth.len() as u64 + 6 * TWICE_BYTES_MAX / 2, "{bytes} bytes came for {}", truth.len());
 }
 
 /// Without a validator a killed download starts from zero, and nothing of the old one is in the new.
@@ -379,10 +329,7 @@ fn damaged_partials_are_survived() {
                 );
             }
             let answer = larder.get(MADE_ZIP).expect(200);
-            assert!(
-                answer.body == truth,
-                "{why}, {connections} connections: wrong bytes stored"
-            );
+            assert!(answer.body == truth, "{why}, {connections} connections: wrong bytes stored");
         }
     }
 }
@@ -407,8 +354,5 @@ fn a_stopped_download_is_resumed() {
     let larder = start(&upstream, folder.path(), "1");
     assert!(larder.get(MADE_ZIP).expect(200).body == truth);
     let after = upstream.bytes_of(MADE_ZIP) - before;
-    assert!(
-        after <= truth.len() as u64 - 400_000 + TWICE_BYTES_MAX / 4,
-        "{after} bytes came after the stop"
-    );
+    assert!(after <= truth.len() as u64 - 400_000 + TWICE_BYTES_MAX / 4, "{after} bytes came after the stop");
 }

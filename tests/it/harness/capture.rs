@@ -34,12 +34,7 @@ impl Capture {
                 }
             }
         });
-        Self {
-            url,
-            heads,
-            stop,
-            thread: Some(thread),
-        }
+        Self { url, heads, stop, thread: Some(thread) }
     }
 
     /// Returns the heads of the requests so far.

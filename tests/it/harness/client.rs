@@ -45,9 +45,7 @@ impl Answer {
     pub(crate) fn read(mut response: Response) -> Result<Self, String> {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
-        response
-            .read_to_end(&mut body)
-            .map_err(|error| format!("after {} bytes: {error}", body.len()))?;
+        response.read_to_end(&mut body).map_err(|error| format!("after {} bytes: {error}", body.len()))?;
         Ok(Self { status, headers, body })
     }
 
@@ -70,12 +68,7 @@ impl Answer {
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Self {
         let shown = String::from_utf8_lossy(&self.body[..self.body.len().min(300)]);
-        assert_eq!(
-            self.status,
-            status,
-            "Cache-Status: {}, body: {shown}",
-            self.header("cache-status")
-        );
+        assert_eq!(self.status, status, "Cache-Status: {}, body: {shown}", self.header("cache-status"));
         self
     }
 }
@@ -112,12 +105,7 @@ pub(crate) fn read_rest(stream: &mut TcpStream, limit: Duration) -> (Vec<u8>, bo
         match stream.read(&mut chunk) {
             Ok(0) => return (got, true),
             Ok(count) => got.extend_from_slice(&chunk[..count]),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
                 return (got, false);
             }
             Err(_) => return (got, true),
@@ -134,9 +122,5 @@ pub(crate) fn raw(to: SocketAddr, request: &[u8]) -> Option<u16> {
     let (answer, _) = read_rest(&mut stream, super::SOON);
     let line = answer.split(|&byte| byte == b'\r').next()?;
     let line = std::str::from_utf8(line).ok()?;
-    line.strip_prefix("HTTP/1.1 ")
-        .or(line.strip_prefix("HTTP/1.0 "))?
-        .get(..3)?
-        .parse()
-        .ok()
+    line.strip_prefix("HTTP/1.1 ").or(line.strip_prefix("HTTP/1.0 "))?.get(..3)?.parse().ok()
 }

@@ -13,11 +13,7 @@ pub(crate) struct Go {
 impl Go {
     /// Makes one that asks `proxy` (any GOPROXY value) and no checksum database.
     pub(crate) fn new(proxy: &str) -> Self {
-        let go = Self {
-            folder: super::temp_dir(),
-            proxy: proxy.to_owned(),
-            sumdb: "off".to_owned(),
-        };
+        let go = Self { folder: super::temp_dir(), proxy: proxy.to_owned(), sumdb: "off".to_owned() };
         std::fs::create_dir(go.module()).unwrap();
         std::fs::write(go.module().join("go.mod"), "module example.com/user\n\ngo 1.21\n").unwrap();
         go

@@ -22,12 +22,7 @@ pub(crate) struct Start {
 impl Start {
     /// Begins with the given upstream list, in the notation of `-upstream`.
     pub(crate) fn upstream(list: &str) -> Self {
-        Self {
-            cache: None,
-            upstream: list.to_owned(),
-            args: Vec::new(),
-            env: Vec::new(),
-        }
+        Self { cache: None, upstream: list.to_owned(), args: Vec::new(), env: Vec::new() }
     }
 
     /// Begins with the given stand-in upstream.
@@ -59,17 +54,7 @@ impl Start {
         let cache = self.cache.unwrap_or_else(|| folder.path().join("cache"));
         let (ready, log) = (folder.path().join("ready"), folder.path().join("log"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-        command
-            .args([
-                "-listen",
-                "127.0.0.1",
-                "-port",
-                "0",
-                "-upstream",
-                &self.upstream,
-                "-cache",
-            ])
-            .arg(&cache);
+        command.args(["-listen", "127.0.0.1", "-port", "0", "-upstream", &self.upstream, "-cache"]).arg(&cache);
         // What is slow by default, or depends on the machine's disk, unless the test has set it.
         for (flag, value) in [("-retry-backoff", "20ms"), ("-min-free-space", "0")] {
             if !self.args.iter().any(|word| word == flag) {
@@ -77,23 +62,10 @@ impl Start {
             }
         }
         command.arg("-ready-file").arg(&ready).args(&self.args);
-        command
-            .env_clear()
-            .env("PATH", std::env::var("PATH").unwrap())
-            .env("RUST_BACKTRACE", "1")
-            .envs(self.env);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap());
+        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("RUST_BACKTRACE", "1").envs(self.env);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
         let child = command.spawn().unwrap();
-        let mut larder = Larder {
-            child: Some(child),
-            cache,
-            url: String::new(),
-            log,
-            folder,
-        };
+        let mut larder = Larder { child: Some(child), cache, url: String::new(), log, folder };
         larder.url = wait_for("the ready file", || {
             let ended = larder.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "larder ended at start: {ended:?}");
@@ -141,6 +113,13 @@ impl Larder {
     #[track_caller]
     pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         self.request(Method::GET, path, headers)
+    }
+
+    /// GETs a path until the answer is from the store. A reader has the last byte a moment before the file has its final
+    /// name, so what was just fetched may be followed once more as the download it still is.
+    #[track_caller]
+    pub(crate) fn hit(&self, path: &str) -> Answer {
+        wait_for("an answer from the store", || Some(self.get(path).expect(200)).filter(Answer::is_hit))
     }
 
     /// Sends a request and returns the whole answer.
@@ -247,10 +226,7 @@ impl Drop for Larder {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            println!(
-                "--- the end of larder's log:\n{}",
-                lines[lines.len().saturating_sub(30)..].join("\n")
-            );
+            println!("--- the end of larder's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
         }
     }
 }

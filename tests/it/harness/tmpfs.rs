@@ -14,17 +14,11 @@ impl Tmpfs {
     pub(crate) fn mount(bytes: u64) -> Option<Self> {
         let folder = super::temp_dir();
         let options = format!("size={bytes}");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self { folder }),
             Ok(output) => {
-                println!(
-                    "left out, it needs root: mount: {}",
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
+                println!("left out, it needs root: mount: {}", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(error) => {

@@ -18,9 +18,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// Makes an empty tree.
     pub(crate) fn new() -> Self {
-        Self {
-            folder: super::temp_dir(),
-        }
+        Self { folder: super::temp_dir() }
     }
 
     /// Returns where it is.
@@ -53,10 +51,7 @@ impl Tree {
     /// the list.
     pub(crate) fn module(self, path: &str, version: &str, bytes: usize) -> Self {
         self.put(&format!("{path}/@v/{version}.info"), info(version).as_bytes());
-        self.put(
-            &format!("{path}/@v/{version}.mod"),
-            format!("module {path}\n\ngo 1.21\n").as_bytes(),
-        );
+        self.put(&format!("{path}/@v/{version}.mod"), format!("module {path}\n\ngo 1.21\n").as_bytes());
         self.put(&format!("{path}/@v/{version}.zip"), &module_zip(path, version, bytes));
         let list = self.path().join(path).join("@v/list");
         let known = std::fs::read_to_string(&list).unwrap_or_default();
@@ -73,18 +68,10 @@ pub(crate) fn info(version: &str) -> String {
 /// Returns a module zip with a go.mod, one Go file and `bytes` of noise.
 pub(crate) fn module_zip(path: &str, version: &str, bytes: usize) -> Vec<u8> {
     let prefix = format!("{path}@{version}/");
-    let seed = prefix
-        .bytes()
-        .fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let seed = prefix.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     zip_of(&[
-        (
-            format!("{prefix}go.mod"),
-            format!("module {path}\n\ngo 1.21\n").into_bytes(),
-        ),
-        (
-            format!("{prefix}made.go"),
-            b"// Package made is made up.\npackage made\n".to_vec(),
-        ),
+        (format!("{prefix}go.mod"), format!("module {path}\n\ngo 1.21\n").into_bytes()),
+        (format!("{prefix}made.go"), b"// Package made is made up.\npackage made\n".to_vec()),
         (format!("{prefix}testdata/noise.bin"), noise(seed, bytes)),
     ])
 }
@@ -143,19 +130,11 @@ fn length(content: &[u8]) -> u32 {
 static CRC_TABLE: LazyLock<[u32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|index| {
         let index = u32::try_from(index).unwrap();
-        (0..8).fold(index, |crc, _| {
-            if crc & 1 == 1 {
-                (crc >> 1) ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(index, |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
     })
 });
 
 /// Returns the checksum that zip files use (CRC-32, polynomial 0xedb88320 reflected).
 fn crc32(content: &[u8]) -> u32 {
-    !content.iter().fold(!0, |crc, &byte| {
-        (crc >> 8) ^ CRC_TABLE[((crc ^ u32::from(byte)) & 0xff) as usize]
-    })
+    !content.iter().fold(!0, |crc, &byte| (crc >> 8) ^ CRC_TABLE[((crc ^ u32::from(byte)) & 0xff) as usize])
 }

@@ -90,16 +90,8 @@ impl Upstream {
         let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(&*PROGRAM);
         // A test that is killed leaves no process behind for long.
-        command
-            .arg("-tree")
-            .arg(&self.tree)
-            .args(["-http", address, "-for", "15m", "-ready"])
-            .arg(&ready);
-        command
-            .args(&self.args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.arg("-tree").arg(&self.tree).args(["-http", address, "-for", "15m", "-ready"]).arg(&ready);
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().unwrap());
         let line = wait_for("the stand-in upstream's ready file", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
@@ -140,11 +132,7 @@ impl Upstream {
         let url = format!("{}/_/faults", self.url);
         let client = super::client_from(std::net::Ipv4Addr::LOCALHOST);
         let answer = client.put(url).body(rules.to_string()).send().unwrap();
-        assert!(
-            answer.status().is_success(),
-            "the rules are refused: {}",
-            answer.text().unwrap()
-        );
+        assert!(answer.status().is_success(), "the rules are refused: {}", answer.text().unwrap());
     }
 
     /// Returns the finished requests so far, in the order they ended.
