@@ -14,6 +14,7 @@ import (
 type result struct {
 	Requests   int        `json:"requests"` // answered in full with 200
 	Failed     int        `json:"failed"`
+	Unanswered int        `json:"unanswered"` // with -rate: under way or overdue at the end, and in the times below
 	FirstError string     `json:"first_error,omitempty"`
 	Bytes      int64      `json:"bytes"` // of bodies, abandoned ones among them
 	Seconds    float64    `json:"seconds"`
@@ -37,10 +38,11 @@ const failuresMax = 100
 // worker is one connection and what it collected.
 type worker struct {
 	client
-	answers []answer
-	failed  int
-	first   error
-	bytes   int64
+	answers    []answer
+	failed     int
+	unanswered int
+	first      error
+	bytes      int64
 }
 
 func run(o *options) *result {
@@ -68,7 +70,19 @@ func run(o *options) *result {
 		}()
 	}
 	running.Wait()
-	return summary(o, workers, time.Since(start))
+	took := time.Since(start)
+	if o.rate > 0 && o.duration > 0 {
+		// With every connection waiting, requests fall due that nobody can start. They count with the time they had
+		// waited when the run ended: leaving them out would make a server look the better the longer it hangs.
+		for n := next.Load(); ; n++ {
+			due := o.due(start, n)
+			if !due.Before(until) {
+				break
+			}
+			workers[0].waiting(start, due, until)
+		}
+	}
+	return summary(o, workers, took)
 }
 
 // work takes the next request until there is none or the time is over.
@@ -84,7 +98,7 @@ func (w *worker) work(o *options, next *atomic.Int64, start, until time.Time) {
 		}
 		due := time.Now()
 		if o.rate > 0 {
-			due = start.Add(time.Duration(float64(n) / o.rate * float64(time.Second)))
+			due = o.due(start, n)
 			time.Sleep(time.Until(due))
 		}
 		if !due.Before(until) {
@@ -97,6 +111,9 @@ func (w *worker) work(o *options, next *atomic.Int64, start, until time.Time) {
 			err = fmt.Errorf("status %d", a.Status)
 		}
 		if o.duration > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			if o.rate > 0 {
+				w.waiting(start, due, until)
+			}
 			return // abandoned as asked
 		}
 		path := o.paths[n%int64(len(o.paths))]
@@ -117,6 +134,18 @@ func (w *worker) work(o *options, next *atomic.Int64, start, until time.Time) {
 	}
 }
 
+// due returns when request n is to be started.
+func (o *options) due(start time.Time, n int64) time.Time {
+	return start.Add(time.Duration(float64(n) / o.rate * float64(time.Second)))
+}
+
+// waiting notes a request that had no answer when the run ended.
+func (w *worker) waiting(start, due, until time.Time) {
+	waited := ms(until.Sub(due))
+	w.answers = append(w.answers, answer{StartedMS: ms(due.Sub(start)), FirstMS: waited, BodyMS: waited, TotalMS: waited})
+	w.unanswered++
+}
+
 func summary(o *options, workers []worker, took time.Duration) *result {
 	r := &result{Seconds: took.Seconds()}
 	var all []answer
@@ -124,12 +153,13 @@ func summary(o *options, workers []worker, took time.Duration) *result {
 		w := &workers[i]
 		all = append(all, w.answers...)
 		r.Failed += w.failed
+		r.Unanswered += w.unanswered
 		r.Bytes += w.bytes
 		if r.FirstError == "" && w.first != nil {
 			r.FirstError = w.first.Error()
 		}
 	}
-	r.Requests = len(all)
+	r.Requests = len(all) - r.Unanswered
 	if len(all) > 0 {
 		r.FirstMS = spread(all, func(a *answer) float64 { return a.FirstMS })
 		r.BodyMS = spread(all, func(a *answer) float64 { return a.BodyMS })
