@@ -1,4 +1,17 @@
 //! Larder, a Go module cache for an office network.
 
+pub mod app;
+pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod fill;
+pub mod logging;
+pub mod module;
+pub mod net;
+pub mod resource;
+pub mod server;
+pub mod shutdown;
+pub mod store;
+pub mod sumdb;
+pub mod upstream;

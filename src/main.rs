@@ -1,1 +1,40 @@
-fn main(){}
+//! Starts Larder: arguments, configuration, logger, runtime, application, exit code.
+
+use std::process::ExitCode;
+
+use larder::cli::{self, Command};
+use larder::config::{Config, EXIT_CONFIG, process_environment, read_config_file};
+use larder::{app, config};
+
+#[expect(clippy::print_stdout, clippy::print_stderr, reason = "the program's own words, before there is a logger")]
+fn main() -> ExitCode {
+    let invocation = match cli::parse(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(cli::Stop::Answer(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(cli::Stop::Mistake(text)) => {
+            eprint!("{text}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let loaded = match Config::load(&invocation.flags, &process_environment(), &read_config_file) {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse(&errors),
+    };
+    if invocation.command == Command::CheckConfig {
+        print!("{}", loaded.report());
+        return ExitCode::SUCCESS;
+    }
+    match loaded.into_supported() {
+        Ok((config, warnings)) => app::main(config, &warnings, invocation.command),
+        Err(errors) => refuse(&errors),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the program's own words, before there is a logger")]
+fn refuse(errors: &config::ConfigErrors) -> ExitCode {
+    eprintln!("larder: {errors}");
+    ExitCode::from(EXIT_CONFIG)
+}

@@ -1,0 +1,248 @@
+//! Wires everything together from the bottom up, owns the root tasks, and stops them in order.
+//!
+//! Called by `main`. The only module that knows both the configuration and the parts it is for. Stopping goes the other
+//! way round: no new requests, running answers end, fills stop and keep what they have, the index is flushed.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::{self, Cache};
+use crate::cli::Command;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::fill::Fills;
+use crate::fill::download::{self, Downloader};
+use crate::fill::small::SmallFiles;
+use crate::logging;
+use crate::net::egress::{self, Egress};
+use crate::server::access::AllowList;
+use crate::server::admin::Admin;
+use crate::server::handler::Handler;
+use crate::server::{self, ConnectionLimits, listener};
+use crate::shutdown::Tasks;
+use crate::store::adopt::{self, Adoption};
+use crate::store::index::Index;
+use crate::store::{self, Store};
+use crate::upstream::UpstreamList;
+
+mod upstreams;
+
+/// Running answers get this long after the signal to stop.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// Fills and housekeeping get this long after that; together below systemd's 90 s and a container's 30.
+const TASKS_DEADLINE: Duration = Duration::from_secs(5);
+/// How often what the index has gathered in memory is written.
+const INDEX_INTERVAL: Duration = Duration::from_secs(30);
+/// Threads that may wait for the disk at the same time.
+const BLOCKING_THREADS_MAX: usize = 32;
+/// Something failed that is not the configuration.
+const EXIT_FAILURE: u8 = 1;
+
+/// Runs what the command line asks for.
+pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
+    logging::start(&config.log_level);
+    for warning in warnings {
+        log::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("larder")
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(err) => return failed(&format!("cannot start the runtime: {err}")),
+    };
+    let result = match command {
+        Command::Serve | Command::CheckConfig => runtime.block_on(serve(config)),
+        Command::Status | Command::Gc { .. } | Command::Pin { .. } | Command::Pins | Command::Unpin { .. } => Err("not yet".to_owned()),
+    };
+    // Threads that wait for a dead disk must not keep the program.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => failed(&text),
+    }
+}
+
+fn failed(text: &str) -> ExitCode {
+    log::error!("{text}");
+    ExitCode::from(EXIT_FAILURE)
+}
+
+/// Serves until a signal says otherwise.
+async fn serve(config: Config) -> Result<(), String> {
+    let clock = Clock::system();
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop)?;
+    listener::raise_open_files();
+    let store = Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
+    let listeners = listen(&config)?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+    // Two groups: what serves clients ends first, what works for the cache after it.
+    let (serving, working) = (Tasks::new(), Tasks::new());
+    let cache = build_cache(&config, &store, &working, &clock)?;
+    let keeping = Arc::new(AtomicBool::new(false));
+    keep_index(&cache, &working, &keeping);
+
+    let handler = Arc::new(Handler {
+        admin: Admin { cache: Arc::clone(&cache), started: clock.steady() },
+        cache: Arc::clone(&cache),
+        log_requests: config.log_requests,
+        clock: clock.clone(),
+    });
+    announce(&config, &addresses);
+    let server_config = server::Config {
+        limits: ConnectionLimits {
+            max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
+            max_per_client: usize::try_from(config.max_connections_per_client).unwrap_or(usize::MAX),
+        },
+        allow: if config.allow.is_empty() { AllowList::office(clock.clone()) } else { AllowList::only(config.allow.clone()) },
+        drain_deadline: DRAIN_DEADLINE,
+    };
+    if let (Some(path), Some(address)) = (&config.ready_file, addresses.first()) {
+        let text = format!("http://{}\n", reachable(*address));
+        store.write_outside(path, text.as_bytes()).map_err(|err| format!("cannot write the ready file: {err}"))?;
+    }
+    let handle = move |request, connection| Arc::clone(&handler).handle(request, connection);
+    server::serve(listeners, handle, server_config, clock, &serving, stop).await;
+
+    log::info!("stopping");
+    keeping.store(true, Ordering::Relaxed);
+    serving.drain(TASKS_DEADLINE).await;
+    if !working.drain(TASKS_DEADLINE).await {
+        log::warn!("some downloads did not stop in time; they are resumed at the next start");
+    }
+    let index = Arc::clone(&cache.index);
+    let closed = store::blocking(move || {
+        index.close();
+        Ok(())
+    });
+    closed.await.map_err(|err| err.to_string())?;
+    log::info!("stopped");
+    Ok(())
+}
+
+fn build_cache(config: &Config, store: &Arc<Store>, working: &Tasks, clock: &Clock) -> Result<Arc<Cache>, String> {
+    let limits = egress::Config { stall_timeout: config.stall_timeout, ..egress::Config::default() };
+    let egress = Egress::new(limits, egress::tls_config()?);
+    let upstreams = Arc::new(UpstreamList::new(upstreams::config(config)?, egress, working.clone()));
+    let downloads = download::Config {
+        connections: usize::try_from(config.download_connections).unwrap_or(1),
+        downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),
+    };
+    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), working.token().clone());
+    Ok(Arc::new(Cache {
+        config: cache::Config { network_mode: upstreams::network_mode(config.network_mode), fresh_for: config.fresh_for },
+        store: Arc::clone(store),
+        index: Arc::new(Index::opening(store.root())),
+        adoption: Arc::new(Adoption::of(store.root())),
+        fills: Fills::new(working.clone()),
+        small_files: SmallFiles::new(Arc::clone(&upstreams)),
+        upstreams,
+        downloader,
+        clock: clock.clone(),
+    }))
+}
+
+/// Opens the index and reads the tree where that is due, both while requests are served already; then writes what
+/// gathers in memory from time to time.
+fn keep_index(cache: &Arc<Cache>, working: &Tasks, is_stopping: &Arc<AtomicBool>) {
+    let (cache, is_stopping, token) = (Arc::clone(cache), Arc::clone(is_stopping), working.token().clone());
+    working.spawn("index", async move {
+        let mut is_first = true;
+        loop {
+            let (cache, is_stopping) = (Arc::clone(&cache), Arc::clone(&is_stopping));
+            let round = store::blocking(move || {
+                if is_first {
+                    cache.index.open();
+                } else {
+                    cache.index.maintain();
+                }
+                let reason = cache.index.take_scan_reason();
+                if reason.is_some() || !cache.adoption.is_complete() {
+                    let is_cancelled = || is_stopping.load(Ordering::Relaxed);
+                    let scanned = adopt::scan(&cache.adoption, &cache.index, &cache.clock, reason.as_ref(), &is_cancelled);
+                    scanned.map_err(|err| store::Error::at("reading the tree", err))?;
+                }
+                Ok(())
+            });
+            if let Err(err) = round.await {
+                log::error!("{err}");
+            }
+            is_first = false;
+            tokio::select! {
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(INDEX_INTERVAL) => {}
+            }
+        }
+    });
+}
+
+fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    let inherited = listener::adopt().map_err(|err| err.to_string())?;
+    if !inherited.is_empty() {
+        let ports: Vec<u16> = inherited.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+        if !ports.contains(&config.port) {
+            log::warn!("serving on the sockets handed over, ports {ports:?}, and not on the configured port {}", config.port);
+        }
+        return Ok(inherited);
+    }
+    if config.listen.is_empty() {
+        return listener::bind(&[], config.port).map_err(|err| err.to_string());
+    }
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let port = listen.port.unwrap_or(config.port);
+        listeners.extend(listener::bind(&[listen.address], port).map_err(|err| err.to_string())?);
+    }
+    Ok(listeners)
+}
+
+/// Prints what the person who started Larder wants to know, whatever the log level.
+#[expect(clippy::print_stderr, reason = "the start-up lines are for the person at the terminal, and not log lines")]
+fn announce(config: &Config, addresses: &[SocketAddr]) {
+    eprintln!("larder {}", env!("CARGO_PKG_VERSION"));
+    eprintln!("cache      {}", config.cache_dir.display());
+    for line in upstreams::lines(config) {
+        eprintln!("upstream   {line}");
+    }
+    for address in addresses {
+        eprintln!("listening  {address}");
+    }
+    if let Some(address) = addresses.first() {
+        eprintln!("export GOPROXY=http://{}", reachable(*address));
+    }
+}
+
+/// Returns the address under which a listener on all interfaces can be reached from the office.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if !address.ip().is_unspecified() {
+        return address;
+    }
+    // Connecting a UDP socket sends nothing; it only has the system choose the address it would send from.
+    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()));
+    let ip = chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip());
+    SocketAddr::new(ip, address.port())
+}
+
+fn stop_on_signals(stop: &CancellationToken) -> Result<(), String> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).map_err(|err| format!("cannot listen for signals: {err}"))?;
+        let stop = stop.clone();
+        Tasks::new().spawn("signals", async move {
+            if signals.recv().await.is_some() {
+                stop.cancel();
+            }
+        });
+    }
+    Ok(())
+}

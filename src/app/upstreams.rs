@@ -1,0 +1,80 @@
+//! Turns the configured upstreams into those that `upstream` works with.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::cache;
+use crate::config::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamTarget};
+use crate::config::{Config, NetworkMode};
+use crate::module::pattern::PatternList;
+use crate::net::egress::Credentials;
+use crate::upstream;
+
+/// Returns the configuration of the upstreams.
+///
+/// # Errors
+/// Credentials that cannot stand in a header; the text does not repeat them.
+pub(super) fn config(config: &Config) -> Result<upstream::Config, String> {
+    let mut entries = Vec::new();
+    for entry in &config.upstreams {
+        let fallthrough = match entry.fallthrough {
+            Fallthrough::Comma => upstream::Fallthrough::Comma,
+            Fallthrough::Pipe => upstream::Fallthrough::Pipe,
+        };
+        entries.push(upstream::Entry { source: source(&entry.target, None)?, fallthrough });
+    }
+    let mut private = Vec::new();
+    for entry in &config.private_upstreams {
+        let source = source(&entry.target, entry.auth.as_ref()).map_err(|err| format!("private upstream {}: {err}", entry.pattern))?;
+        private.push((PatternList::parse(&entry.pattern), source));
+    }
+    Ok(upstream::Config {
+        entries,
+        private,
+        retry_attempts: config.retry_attempts,
+        retry_backoff: config.retry_backoff,
+    })
+}
+
+/// Returns the configured mode in the cache's own terms.
+pub(super) fn network_mode(mode: NetworkMode) -> cache::NetworkMode {
+    match mode {
+        NetworkMode::Strict => cache::NetworkMode::Strict,
+        NetworkMode::Fallback => cache::NetworkMode::Fallback,
+        NetworkMode::Offline => cache::NetworkMode::Offline,
+    }
+}
+
+/// Returns a line for each upstream, without secrets.
+pub(super) fn lines(config: &Config) -> Vec<String> {
+    let name = |target: &UpstreamTarget| match target {
+        UpstreamTarget::Http(url) => url.to_string(),
+        UpstreamTarget::File(path) => format!("file://{}", path.display()),
+        UpstreamTarget::Off => "off".to_owned(),
+    };
+    let private = config.private_upstreams.iter().map(|entry: &PrivateUpstream| format!("{} for {}", name(&entry.target), entry.pattern));
+    config.upstreams.iter().map(|entry| name(&entry.target)).chain(private).collect()
+}
+
+fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>) -> Result<upstream::Source, String> {
+    match target {
+        UpstreamTarget::Off => Ok(upstream::Source::Off),
+        UpstreamTarget::File(path) => Ok(upstream::Source::Folder(path.clone())),
+        UpstreamTarget::Http(url) => {
+            let (base, in_url) = url.split_credentials();
+            let credentials = match (auth, in_url) {
+                (Some(UpstreamAuth::Basic { user, password }), _) => Some(basic(user, password.reveal())),
+                (Some(UpstreamAuth::Bearer(token)), _) => Some(Credentials::authorization(&format!("Bearer {}", token.reveal()))),
+                (Some(UpstreamAuth::Header { name, value }), _) => Some(Credentials::header(name.as_str(), value.reveal())),
+                (None, Some((user, password))) => Some(basic(&user, password.reveal())),
+                (None, None) => None,
+            };
+            let credentials = credentials.transpose().map_err(str::to_owned)?;
+            Ok(upstream::Source::Http { base, name: url.to_string(), credentials })
+        }
+    }
+}
+
+fn basic(user: &str, password: &str) -> Result<Credentials, &'static str> {
+    Credentials::authorization(&format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+}

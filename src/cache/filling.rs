@@ -1,0 +1,151 @@
+//! What a fill does, from the question to the stored file. Runs as a task of its own, whoever waits for it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::cache::{Cache, negative_of};
+use crate::fill::small::Fetched;
+use crate::fill::{FillState, Growing, Head, HeadWriter, Whole, judge};
+use crate::module::{ModuleVersion};
+use crate::resource::{ArtifactKind, Mutability, Resource};
+use crate::store::index::MutableEntry;
+use crate::store::{self, StoredFile};
+use crate::upstream::{Ask, Failure};
+
+impl Cache {
+    /// Downloads a zip and stores it.
+    pub(super) async fn fill_zip(&self, module: &ModuleVersion, resource: &Resource, head: &HeadWriter) {
+        // Whoever came while an earlier fill was just ending finds its file here.
+        if let Ok(Some(stored)) = self.store.open(resource).await {
+            let (_, state) = watch::channel(FillState::Sealed { length: stored.length });
+            head.publish(Head::Growing(Growing { file: stored.file, state, upstream: Arc::from("") }));
+            return;
+        }
+        let started = self.clock.steady();
+        log::debug!("fetching {resource}");
+        match self.downloader.download(module, head).await {
+            Ok(done) => {
+                self.note_artifact(module, ArtifactKind::Zip, &done.stored, &done.upstream);
+                let ms = self.clock.steady().duration_since(started).as_millis();
+                log::info!("stored {resource} bytes={} ms={ms} upstream={}", done.stored.length, done.upstream);
+            }
+            Err(failure) => self.failed(resource, head, failure),
+        }
+    }
+
+    /// Fetches a small file, lets followers have it, and stores it.
+    pub(super) async fn fill_small(&self, resource: &Resource, head: &HeadWriter) {
+        let is_mutable = resource.mutability() == Mutability::Mutable;
+        let stored = self.store.open(resource).await.ok().flatten();
+        if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
+            return self.publish_stored(resource, head, stored, "", false).await;
+        }
+        let ask = match (&stored, self.index.mutable(resource)) {
+            (Some(_), Some(entry)) => Ask {
+                if_none_match: entry.etag,
+                if_modified_since: entry.last_modified,
+                ..Ask::default()
+            },
+            (Some(_) | None, _) => Ask::default(),
+        };
+        let started = self.clock.steady();
+        let fetched = tokio::select! {
+            fetched = self.small_files.fetch(resource, &ask) => fetched,
+            () = self.fills.stopped() => Err(Failure::Stopped),
+        };
+        let fetched = match fetched {
+            Ok(fetched) => fetched,
+            Err(failure) => return self.failed(resource, head, failure),
+        };
+        let Some(body) = fetched.body.clone() else {
+            if let Some(stored) = stored {
+                self.note_mutable(resource, &fetched, stored.length);
+                self.publish_stored(resource, head, stored, &fetched.upstream, true).await;
+            }
+            return;
+        };
+        // Those who wait get the judged bytes now; that a copy is safe on the disk is not their concern.
+        head.publish(Head::Whole(Whole { body: body.clone(), upstream: Arc::clone(&fetched.upstream), is_revalidated: false }));
+        let bytes = body.len();
+        let commit = {
+            let (store, resource, body) = (Arc::clone(&self.store), resource.clone(), body.clone());
+            store::blocking(move || store.commit_bytes(&resource, &body))
+        };
+        match commit.await {
+            Ok(written) => {
+                match resource {
+                    Resource::Artifact(module, kind) => self.note_artifact(module, *kind, &written, &fetched.upstream),
+                    Resource::SumdbLookup(..) | Resource::SumdbTile(..) => {
+                        self.index.count_other(1, i64::try_from(bytes).unwrap_or_default());
+                    }
+                    Resource::List(_)
+                    | Resource::Latest(_)
+                    | Resource::Query(..)
+                    | Resource::SumdbLatest(_)
+                    | Resource::SumdbSupported(_) => self.note_mutable(resource, &fetched, written.length),
+                }
+                self.index.forget_negative(resource);
+                let ms = self.clock.steady().duration_since(started).as_millis();
+                log::info!("stored {resource} bytes={bytes} ms={ms} upstream={}", fetched.upstream);
+            }
+            Err(err) => log::error!("served but not stored {resource}: {err}"),
+        }
+        if let Resource::Query(path, _) = resource {
+            self.keep_canonical(path, &body, &fetched).await;
+        }
+    }
+
+    /// Stores the answer to a branch or commit also as what it is: the .info of a version.
+    async fn keep_canonical(&self, path: &crate::module::path::ModulePath, body: &bytes::Bytes, fetched: &Fetched) {
+        let Ok(version) = judge::info_version(body) else { return };
+        let Ok(canonical @ Resource::Artifact(..)) = Resource::info(path.clone(), &version) else { return };
+        if !matches!(self.store.open(&canonical).await, Ok(None)) {
+            return;
+        }
+        let (store, body, target) = (Arc::clone(&self.store), body.clone(), canonical.clone());
+        match store::blocking(move || store.commit_bytes(&target, &body)).await {
+            Ok(written) => {
+                if let Resource::Artifact(module, kind) = &canonical {
+                    self.note_artifact(module, *kind, &written, &fetched.upstream);
+                }
+            }
+            Err(err) => log::error!("not stored {canonical}: {err}"),
+        }
+    }
+
+    async fn publish_stored(&self, resource: &Resource, head: &HeadWriter, stored: StoredFile, upstream: &str, is_revalidated: bool) {
+        match store::blocking(move || stored.read().map_err(|err| store::Error::at("stored file", err))).await {
+            Ok(body) => head.publish(Head::Whole(Whole { body, upstream: Arc::from(upstream), is_revalidated })),
+            Err(err) => self.failed(resource, head, Failure::from(err)),
+        }
+    }
+
+    /// Tells the followers, the log and, if it is a 404, the memory of negative answers.
+    fn failed(&self, resource: &Resource, head: &HeadWriter, failure: Failure) {
+        if let Some(negative) = negative_of(&failure, self.clock.now()) {
+            self.index.note_negative(resource, &negative);
+            log::debug!("not found {resource}: {failure}");
+        } else if matches!(failure, Failure::Store(_)) {
+            log::error!("cannot store {resource}: {failure}");
+        } else if !matches!(failure, Failure::Offline { .. } | Failure::Stopped) {
+            log::warn!("cannot fetch {resource}: {failure}");
+        }
+        head.publish(Head::Failed(failure));
+    }
+
+    fn note_artifact(&self, module: &ModuleVersion, kind: ArtifactKind, stored: &StoredFile, upstream: &str) {
+        self.index.note_artifact(module, kind, stored.length, upstream, self.clock.now());
+    }
+
+    fn note_mutable(&self, resource: &Resource, fetched: &Fetched, bytes: u64) {
+        let entry = MutableEntry {
+            fetched: self.clock.now(),
+            bytes,
+            etag: fetched.etag.clone(),
+            last_modified: fetched.last_modified.clone(),
+            upstream: self.index.upstream_number(&fetched.upstream),
+        };
+        self.index.note_mutable(resource, &entry);
+    }
+}

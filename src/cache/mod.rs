@@ -1,0 +1,237 @@
+//! The cache: what happens to a request once it is clear what it asks for.
+//!
+//! Called by `server`; uses `fill`, `store` and `upstream`. One function for each class of resource, in the order in
+//! which a request meets them: [`Cache::get`] chooses, [`Cache::immutable`] serves what never changes, `mutable.rs`
+//! what does, `tile.rs` the checksum database's tiles.
+//!
+//! Invariants: what is stored and immutable is served without asking anyone; 404 and 410 are answered only as invariant
+//! 6 of ARCHITECTURE.md allows; a client that leaves ends nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, UnixSeconds};
+use crate::fill::download::Downloader;
+use crate::fill::small::SmallFiles;
+use crate::fill::{FillReader, Fills, Head};
+use crate::resource::{ArtifactKind, Resource};
+use crate::store::adopt::Adoption;
+use crate::store::index::{Index, NegativeAnswer};
+use crate::store::{self, Store, StoredFile};
+use crate::upstream::{Failure, UpstreamList};
+
+pub mod error;
+mod filling;
+mod mutable;
+mod offline;
+pub mod status;
+mod tile;
+
+pub use error::Error;
+pub use status::{CacheStatus, Forward};
+
+/// What to do when the upstreams cannot be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// Say so: nothing stale is served.
+    Strict,
+    /// Serve what is stored, saying how old it is.
+    #[default]
+    Fallback,
+    /// Never ask them.
+    Offline,
+}
+
+/// Whether a request may cause a download.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchMode {
+    /// It may.
+    Fetch,
+    /// It wants what is stored (`Disable-Module-Fetch: true`, `/cached-only/…`).
+    CachedOnly,
+}
+
+/// How the cache behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What to do when the upstreams cannot be asked.
+    pub network_mode: NetworkMode,
+    /// How long an answer that may change counts as fresh, and an answer that there is no such thing.
+    pub fresh_for: Duration,
+}
+
+/// The cache and everything it works with.
+pub struct Cache {
+    /// How it behaves.
+    pub config: Config,
+    /// The tree.
+    pub store: Arc<Store>,
+    /// What is derived from the tree.
+    pub index: Arc<Index>,
+    /// Whether what other programs left in the tree has been judged.
+    pub adoption: Arc<Adoption>,
+    /// Running downloads.
+    pub fills: Arc<Fills>,
+    /// Where misses go.
+    pub upstreams: Arc<UpstreamList>,
+    /// How zips come in.
+    pub downloader: Downloader,
+    /// How everything else comes in.
+    pub small_files: SmallFiles,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// A good answer.
+pub struct Reply {
+    /// Its body.
+    pub content: Content,
+    /// How it came about.
+    pub status: CacheStatus,
+}
+
+/// The body of a good answer.
+pub enum Content {
+    /// A file of the tree.
+    Stored(StoredFile),
+    /// Bytes in memory.
+    Bytes(Bytes),
+    /// A zip on its way in.
+    Growing(FillReader),
+}
+
+impl Cache {
+    /// Answers a request for `resource`.
+    ///
+    /// # Errors
+    /// Why there is no good answer.
+    ///
+    /// # Cancel safety
+    /// A fill that was started goes on when the future is dropped.
+    pub async fn get(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
+        match resource {
+            Resource::Artifact(..) => self.immutable(resource, fetch_mode).await,
+            Resource::SumdbLookup(_, target) => {
+                if self.upstreams.is_private(target.path()) {
+                    return Err(Error::PrivateLookup(resource.clone()));
+                }
+                self.immutable(resource, fetch_mode).await
+            }
+            Resource::SumdbTile(name, tile) => self.tile(resource, name, tile, fetch_mode).await,
+            Resource::List(_)
+            | Resource::Latest(_)
+            | Resource::Query(..)
+            | Resource::SumdbLatest(_)
+            | Resource::SumdbSupported(_) => self.mutable(resource, fetch_mode).await,
+        }
+    }
+
+    /// What never changes: stored first, whatever the state of the world.
+    async fn immutable(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
+        if let Some(stored) = self.open_judged(resource).await? {
+            if let Resource::Artifact(module, _) = resource {
+                self.index.touch(module, self.clock.now());
+            }
+            return Ok(Reply { content: Content::Stored(stored), status: CacheStatus::hit() });
+        }
+        let negative = self.index.negative(resource);
+        if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
+            return Err(remembered(negative));
+        }
+        if fetch_mode == FetchMode::CachedOnly {
+            return Err(Error::NotStored(resource.clone()));
+        }
+        if let Some(reason) = self.offline_reason(resource) {
+            return Err(self.absent_offline(resource, negative.as_ref(), reason).await);
+        }
+        match self.fill(resource).await {
+            Ok((head, is_collapsed)) => {
+                let status = CacheStatus::forwarded(Forward::UriMiss, is_collapsed);
+                content_of(head).map(|content| Reply { content, status }).ok_or(Error::Busy)
+            }
+            Err(Error::Upstream { failure, .. }) if failure.is_unreachable() => {
+                Err(self.absent_offline(resource, negative.as_ref(), failure.to_string()).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a stored file; one that another program left there is judged before it is served for the first time.
+    async fn open_judged(&self, resource: &Resource) -> Result<Option<StoredFile>, Error> {
+        let stored = self.store.open(resource).await?;
+        if stored.is_none() || self.adoption.is_complete() {
+            return Ok(stored);
+        }
+        let (adoption, index, now) = (Arc::clone(&self.adoption), Arc::clone(&self.index), self.clock.now());
+        let judged = resource.clone();
+        let verdict = store::blocking(move || Ok(adoption.check_before_serving(&index, &judged, now)));
+        let is_good = matches!(verdict.await, Ok(Ok(())));
+        Ok(stored.filter(|_| is_good))
+    }
+
+    /// Starts or joins the fill of an immutable resource and waits until an answer can be begun.
+    async fn fill(self: &Arc<Self>, resource: &Resource) -> Result<(Head, bool), Error> {
+        let cache = Arc::clone(self);
+        let wanted = resource.clone();
+        let follower = self.fills.join_or_lead(resource, move |head| async move {
+            match &wanted {
+                Resource::Artifact(module, ArtifactKind::Zip) => cache.fill_zip(module, &wanted, &head).await,
+                Resource::Artifact(_, ArtifactKind::Info | ArtifactKind::Mod)
+                | Resource::SumdbLookup(..)
+                | Resource::SumdbTile(..)
+                | Resource::List(_)
+                | Resource::Latest(_)
+                | Resource::Query(..)
+                | Resource::SumdbLatest(_)
+                | Resource::SumdbSupported(_) => cache.fill_small(&wanted, &head).await,
+            }
+        });
+        let mut follower = follower.ok_or(Error::Busy)?;
+        let head = follower.head().await.map_err(|failure| Error::Upstream { resource: resource.clone(), failure })?;
+        Ok((head, follower.is_collapsed))
+    }
+
+    /// Returns what keeps us from asking any upstream for `resource`, if something does.
+    fn offline_reason(&self, resource: &Resource) -> Option<String> {
+        if self.config.network_mode == NetworkMode::Offline {
+            return Some("network-mode is offline".to_owned());
+        }
+        self.upstreams.offline_reason_for(resource)
+    }
+
+    /// Returns whether something learnt at `fetched` counts as fresh. A time ahead of the clock proves nothing.
+    fn is_fresh(&self, fetched: UnixSeconds) -> bool {
+        let now = self.clock.now();
+        fetched <= now && now.since(fetched) < self.config.fresh_for
+    }
+}
+
+/// Returns the body that a fill's head promises.
+fn content_of(head: Head) -> Option<Content> {
+    match head {
+        Head::Growing(growing) => Some(Content::Growing(growing.reader())),
+        Head::Whole(whole) => Some(Content::Bytes(whole.body)),
+        Head::Pending | Head::Failed(_) => None,
+    }
+}
+
+fn remembered(negative: &NegativeAnswer) -> Error {
+    Error::NotFound { status: negative.status, body: Bytes::from(negative.body.clone()), is_remembered: true }
+}
+
+/// Returns the negative answer to remember, if the failure is one.
+fn negative_of(failure: &Failure, now: UnixSeconds) -> Option<NegativeAnswer> {
+    match failure {
+        Failure::NotFound(said) => Some(NegativeAnswer { fetched: now, status: said.status, body: said.body.to_vec() }),
+        Failure::Refused { .. }
+        | Failure::Unavailable { .. }
+        | Failure::Network { .. }
+        | Failure::Offline { .. }
+        | Failure::Rejected { .. }
+        | Failure::Changed { .. }
+        | Failure::Store(_)
+        | Failure::Stopped => None,
+    }
+}

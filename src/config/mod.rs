@@ -1,0 +1,327 @@
+//! Larder's configuration: what was asked for by defaults, file, environment and flags, as one plain struct.
+//!
+//! Owns `Config` and the only reads of the environment. Called by `main` and `app`, which hand each module its own
+//! part; calls the parsers below it. All mistakes are reported together, each naming its source, and none repeats
+//! the value that was rejected: it may be a secret that got into the wrong place.
+//!
+//! ```text
+//! default ─► file ─► environment ─► flag      sources.rs, the later the stronger
+//!      └──── table.rs: one row each ──► Config, with the origin of every value
+//! ```
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::net::cidr::Cidr;
+
+mod duration;
+mod file;
+mod network;
+mod report;
+mod settings;
+mod size;
+mod sources;
+mod table;
+/// Tells whether stderr leads to systemd's journal, as systemd says in the environment.
+#[expect(clippy::disallowed_methods, reason = "the configuration reads the environment")]
+pub fn is_under_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_examples;
+mod upstreams;
+mod values;
+
+pub use network::{ChecksumDatabase, DnsServer, DnsTransport, ListenAddress, ProxyKind, ProxyServer};
+pub use settings::{Setting, Variable};
+pub use sources::Origin;
+pub use table::{DEFAULT_UPSTREAM, SETTINGS};
+pub use upstreams::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamEntry, UpstreamTarget};
+
+use sources::{Report, Sources};
+
+/// The exit code for a wrong configuration or command line: `EX_USAGE` of sysexits.h.
+pub const EXIT_CONFIG: u8 = 64;
+
+/// A configuration is a page of text; what is larger is some other file.
+const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// What to do when the upstream fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NetworkMode {
+    /// Relay the failure.
+    Strict,
+    /// Serve what is stored.
+    #[default]
+    Fallback,
+    /// Never ask an upstream.
+    Offline,
+}
+
+impl NetworkMode {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "strict" => Ok(Self::Strict),
+            "fallback" => Ok(Self::Fallback),
+            "offline" => Ok(Self::Offline),
+            _ => Err("must be strict, fallback or offline".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for NetworkMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Strict => "strict",
+            Self::Fallback => "fallback",
+            Self::Offline => "offline",
+        })
+    }
+}
+
+/// The whole configuration. Its `Default` is blank, not the defaults: those come from the table, by [`Config::load`].
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The port to listen on; 0 for a free one.
+    pub port: u16,
+    /// Addresses to listen on; empty for all. See [`Config::socket_addresses`].
+    pub listen: Vec<ListenAddress>,
+    /// Networks that may ask; empty for the local ones.
+    pub allow: Vec<Cidr>,
+    /// The root of the cache.
+    pub cache_dir: PathBuf,
+    /// The configuration file that was read.
+    pub config_file: Option<PathBuf>,
+    /// Upstreams in order, at least one.
+    pub upstreams: Vec<UpstreamEntry>,
+    /// Upstreams that alone are asked for their pattern.
+    pub private_upstreams: Vec<PrivateUpstream>,
+    /// What to do when an upstream fails.
+    pub network_mode: NetworkMode,
+    /// Attempts per upstream; 0 and 1 both mean one.
+    pub retry_attempts: u32,
+    /// The delay before the second attempt.
+    pub retry_backoff: Duration,
+    /// A download without a byte for this long has stalled.
+    pub stall_timeout: Duration,
+    /// Range connections per large zip; 0 and 1 both mean a single stream.
+    pub download_connections: u32,
+    /// Zips downloaded at a time; `None` is unlimited.
+    pub max_concurrent_downloads: Option<u32>,
+    /// How long mutable and negative answers are fresh.
+    pub fresh_for: Duration,
+    /// Age since last use after which a module is removed; `None` is never.
+    pub max_cache_age: Option<Duration>,
+    /// Bytes above which modules are removed; `None` is unlimited.
+    pub max_cache_size: Option<u64>,
+    /// Bytes kept free on the disk; 0 is none.
+    pub min_free_space: u64,
+    /// How often housekeeping runs.
+    pub cleanup_interval: Duration,
+    /// Client connections at a time.
+    pub max_connections: u32,
+    /// Connections of one client address at a time.
+    pub max_connections_per_client: u32,
+    /// The checksum database; `None` is off.
+    pub gosumdb: Option<ChecksumDatabase>,
+    /// Patterns of modules that are not verified.
+    pub gonosumdb: Vec<String>,
+    /// The proxy that leads to the upstreams.
+    pub proxy: Option<ProxyServer>,
+    /// The DNS server; `None` is the system's.
+    pub dns: Option<DnsServer>,
+    /// Whether every request is logged.
+    pub log_requests: bool,
+    /// A level, or levels per module, in the syntax of `RUST_LOG`.
+    pub log_level: String,
+    /// The file that gets the address served on.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What [`Config::load`] found out.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is odd about it but stops nothing, each a line.
+    pub warnings: Vec<String>,
+    /// Where each setting's value came from, in the order of the table.
+    pub origins: Vec<(&'static Setting, Origin)>,
+    /// What was asked for that this version cannot do, each a line naming its source.
+    pub not_yet: Vec<String>,
+}
+
+/// Mistakes in the configuration, all of them.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigErrors {
+    /// Each a line: source, setting, what is wrong.
+    pub mistakes: Vec<String>,
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mistakes.as_slice() {
+            [mistake] => write!(f, "the configuration has a mistake: {mistake}"),
+            mistakes => {
+                write!(f, "the configuration has {} mistakes:", mistakes.len())?;
+                mistakes.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Builds the configuration of all sources.
+    ///
+    /// `flags` holds values by flag name without dash, `environment` variables by name. `read_file` returns the text
+    /// of the configuration file; [`read_config_file`] in earnest.
+    ///
+    /// # Errors
+    /// Every mistake of every source.
+    pub fn load(
+        flags: &BTreeMap<&'static str, String>,
+        environment: &BTreeMap<String, OsString>,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Loaded, ConfigErrors> {
+        let mut report = Report::default();
+        let mut sources = Sources { flags, environment, file: None };
+        sources.file = read_named_file(&sources, read_file, &mut report);
+
+        let mut config = Self::default();
+        let mut origins = Vec::new();
+        for setting in SETTINGS {
+            origins.push((setting, sources.settle(setting, &mut config, &mut report)));
+        }
+        let not_yet = config.not_yet(&origins, &mut report.warnings);
+        config.look_across(&origins, &mut report);
+        if report.is_clean() {
+            Ok(Loaded { config, warnings: report.warnings, origins, not_yet })
+        } else {
+            Err(ConfigErrors { mistakes: report.mistakes })
+        }
+    }
+
+    /// Returns the addresses to listen on, at least one, the unspecified ones for all interfaces.
+    pub fn socket_addresses(&self) -> Vec<SocketAddr> {
+        if self.listen.is_empty() {
+            let all = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+            return all.into_iter().map(|address| SocketAddr::new(address, self.port)).collect();
+        }
+        self.listen.iter().map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port))).collect()
+    }
+
+    /// Finds what this version cannot do. A variable that is set for other programs too is only worth a warning.
+    fn not_yet(&self, origins: &[(&'static Setting, Origin)], warnings: &mut Vec<String>) -> Vec<String> {
+        let mut not_yet = Vec::new();
+        for (setting, origin) in origins {
+            let Some(text) = (setting.not_yet)(self) else { continue };
+            let line = format!("{origin}: not yet supported by this version: {text}");
+            let is_advisory = setting
+                .variables
+                .iter()
+                .any(|variable| variable.is_advisory && *origin == Origin::Environment(variable.name));
+            if is_advisory {
+                warnings.push(format!("{line} (ignored)"));
+            } else {
+                not_yet.push(line);
+            }
+        }
+        not_yet
+    }
+
+    /// Looks for values that make no sense together.
+    fn look_across(&self, origins: &[(&'static Setting, Origin)], report: &mut Report) {
+        let origin = |name| {
+            let found = origins.iter().find(|(setting, _)| setting.name() == name);
+            found.map_or_else(String::new, |(_, origin)| origin.to_string())
+        };
+        if self.max_connections_per_client > self.max_connections {
+            let text = "one client may have more connections than there are (max-connections)";
+            report.warning(format!("{}: {text}", origin("max_connections_per_client")));
+        }
+        if self.gosumdb.is_none() && !self.gonosumdb.is_empty() {
+            report.warning(format!("{}: has no effect while gosumdb is off", origin("gonosumdb")));
+        }
+    }
+}
+
+impl Loaded {
+    /// Lets the service start only if this version can do all that was asked for.
+    ///
+    /// # Errors
+    /// All that it cannot do yet.
+    pub fn into_supported(self) -> Result<(Config, Vec<String>), ConfigErrors> {
+        if self.not_yet.is_empty() {
+            Ok((self.config, self.warnings))
+        } else {
+            Err(ConfigErrors { mistakes: self.not_yet })
+        }
+    }
+}
+
+/// Finds out which file is named, and reads it.
+fn read_named_file(
+    sources: &Sources<'_>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+    report: &mut Report,
+) -> Option<(PathBuf, Vec<(String, file::Node)>)> {
+    let setting = SETTINGS.iter().find(|setting| setting.flag == Some(table::CONFIG_FLAG))?;
+    let mut config = Config::default();
+    // Mistakes about the name itself are reported when its turn comes in the table.
+    let origin = sources.settle(setting, &mut config, &mut Report::default());
+    let path = config.config_file?;
+    let text =
+        read_file(&path).map_err(|error| report.mistake(format!("{origin}: {}: {error}", path.display()))).ok()?;
+    match file::parse(&path, &text) {
+        Ok(fields) => {
+            for (key, _) in &fields {
+                if let Some(text) = unknown_top_key(key) {
+                    report.mistake(format!("{}: {text}", path.display()));
+                }
+            }
+            Some((path, fields))
+        }
+        Err(text) => {
+            report.mistake(format!("{}: {text}", path.display()));
+            None
+        }
+    }
+}
+
+/// Says what is wrong with a key of the file, if no setting has it.
+fn unknown_top_key(key: &str) -> Option<String> {
+    if SETTINGS.iter().any(|setting| setting.key == Some(key)) {
+        return None;
+    }
+    if let Some(setting) = SETTINGS.iter().find(|setting| setting.former_keys.contains(&key)) {
+        return Some(format!("{key}: this key is named {}", setting.name()));
+    }
+    let known: Vec<&str> = SETTINGS.iter().filter_map(|setting| setting.key).collect();
+    Some(file::unknown_key(key, &known))
+}
+
+/// Reads the configuration file of this machine, up to a bound.
+///
+/// # Errors
+/// Those of opening and reading; a file that is too long or not UTF-8.
+pub fn read_config_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(CONFIG_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > CONFIG_FILE_BYTES_MAX {
+        return Err(io::Error::other("longer than 1 MiB: not a configuration file"));
+    }
+    Ok(text)
+}
+
+/// Returns the environment of this process; variables whose names are not UTF-8 are none of Larder's.
+pub fn process_environment() -> BTreeMap<String, OsString> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
+}

@@ -1,0 +1,108 @@
+//! Whether what an upstream sent can be what was asked for. Pure but for the zip, which is read from the disk.
+//!
+//! Called by `fill::small` and `fill::download` before anything gets its final name. These are checks of form; whether the content is the one
+//! the whole world has is for the checksum database to say.
+
+use std::fs::File;
+
+use serde::Deserialize;
+
+use crate::module::version::Version;
+use crate::module::{ModuleVersion, zip};
+use crate::resource::{ArtifactKind, Resource};
+
+/// The largest zip the go command reads, in bytes.
+pub const ZIP_BYTES_MAX: u64 = 500 * 1024 * 1024;
+/// The largest go.mod file the go command accepts in a zip, in bytes.
+const MOD_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The largest of everything else, in bytes: generous, the largest known lists have some 100 KB.
+const OTHER_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// The part of an .info that counts here.
+#[derive(Deserialize)]
+struct Info {
+    #[serde(rename = "Version")]
+    version: String,
+}
+
+/// Returns how many bytes the body of a small resource may have.
+pub fn bytes_max(resource: &Resource) -> usize {
+    match resource {
+        Resource::Artifact(_, ArtifactKind::Mod) => MOD_BYTES_MAX,
+        Resource::Artifact(_, ArtifactKind::Info | ArtifactKind::Zip)
+        | Resource::List(_)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+        | Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::SumdbTile(..) => OTHER_BYTES_MAX,
+    }
+}
+
+/// Checks the body of a small resource.
+///
+/// # Errors
+/// The rule that is broken, for the person who reads it in a terminal.
+pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
+    match resource {
+        Resource::Artifact(module, ArtifactKind::Info) => {
+            let version = info_version(body)?;
+            if version != module.version().as_str() {
+                return Err(format!("the .info is for version {}", printable(&version)));
+            }
+            Ok(())
+        }
+        Resource::Latest(_) | Resource::Query(..) => {
+            let version = info_version(body)?;
+            Version::parse(&version)
+                .map(|_| ())
+                .map_err(|_| format!("the answer names no version: {}", printable(&version)))
+        }
+        Resource::Artifact(_, ArtifactKind::Mod)
+        | Resource::List(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..) => check_text(body),
+        Resource::SumdbTile(_, tile) => match tile.bytes() {
+            Some(expected) if expected != body.len() as u64 => {
+                Err(format!("the tile has {} bytes instead of {expected}", body.len()))
+            }
+            Some(_) | None => Ok(()),
+        },
+        Resource::Artifact(_, ArtifactKind::Zip) | Resource::SumdbSupported(_) => Ok(()),
+    }
+}
+
+/// Checks a complete zip on disk.
+///
+/// # Errors
+/// The rule that is broken.
+pub fn check_zip(file: &File, length: u64, module: &ModuleVersion) -> Result<(), String> {
+    zip::check_structure(file, length, module).map_err(|err| err.to_string())
+}
+
+/// Returns the version that an .info names.
+///
+/// # Errors
+/// That it is not an .info.
+pub fn info_version(body: &[u8]) -> Result<String, String> {
+    serde_json::from_slice::<Info>(body)
+        .map(|info| info.version)
+        .map_err(|_| "the .info is not JSON with a Version".to_owned())
+}
+
+/// A captive portal answers everything with a page: nothing the protocol sends as text begins like one.
+fn check_text(body: &[u8]) -> Result<(), String> {
+    if std::str::from_utf8(body).is_err() {
+        return Err("the answer is not UTF-8 text".to_owned());
+    }
+    match body.trim_ascii_start().first() {
+        Some(b'<') => Err("the answer is a web page".to_owned()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Shortens foreign text and drops what a terminal would act on.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(60).collect()
+}

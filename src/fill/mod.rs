@@ -1,0 +1,187 @@
+//! Fills: at most one running download per resource, whoever asks and whoever leaves.
+//!
+//! Called by `cache`; uses `store` and `upstream`. A fill runs as a task of its own, so that no client's going away ends it. Those
+//! who want the same file follow it: they see its [`Head`] as soon as an answer can be begun, and a zip's bytes while
+//! they come in.
+//!
+//! Invariants 4 and 9: one fill per resource; a fill that fails, panics or is dropped reaches its followers as an
+//! error, never as the end of the file.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::resource::Resource;
+use crate::shutdown::Tasks;
+use crate::upstream::Failure;
+
+pub mod download;
+pub mod judge;
+pub mod reader;
+mod segments;
+pub mod small;
+
+pub use reader::{FillReader, FillState};
+
+/// More fills than this do not run at once; clients are bounded too, but their fills outlive them.
+const FILLS_MAX: usize = 1024;
+
+/// What a fill has come to, as far as an answer's status and headers depend on it.
+#[derive(Clone, Debug)]
+pub enum Head {
+    /// Nothing to be seen yet.
+    Pending,
+    /// A zip whose first bytes may be read.
+    Growing(Growing),
+    /// A small file, complete and judged.
+    Whole(Whole),
+    /// The fill has failed before anything could be seen.
+    Failed(Failure),
+}
+
+/// A zip on its way in.
+#[derive(Clone, Debug)]
+pub struct Growing {
+    /// The file being written.
+    pub file: Arc<File>,
+    /// How far it has come.
+    pub state: watch::Receiver<FillState>,
+    /// Where it comes from.
+    pub upstream: Arc<str>,
+}
+
+impl Growing {
+    /// Returns a reader that starts at the beginning.
+    pub fn reader(&self) -> FillReader {
+        FillReader::new(Arc::clone(&self.file), self.state.clone())
+    }
+}
+
+/// A small file that has arrived.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Its content.
+    pub body: Bytes,
+    /// Where it came from.
+    pub upstream: Arc<str>,
+    /// Whether the upstream only confirmed what was stored.
+    pub is_revalidated: bool,
+}
+
+/// Publishes what a fill has come to. Dropping it unpublished is a failure.
+#[derive(Debug)]
+pub struct HeadWriter {
+    head: watch::Sender<Head>,
+    resource: Resource,
+    fills: Arc<Fills>,
+}
+
+impl HeadWriter {
+    /// Lets followers see `head`.
+    pub fn publish(&self, head: Head) {
+        // A failed fill leaves the table first: whoever comes from now on starts a new one.
+        if matches!(head, Head::Failed(_)) {
+            self.fills.forget(&self.resource);
+        }
+        self.head.send_replace(head);
+    }
+}
+
+impl Drop for HeadWriter {
+    fn drop(&mut self) {
+        self.fills.forget(&self.resource);
+        if matches!(*self.head.borrow(), Head::Pending) {
+            self.head.send_replace(Head::Failed(Failure::Stopped));
+        }
+    }
+}
+
+/// One who waits for a fill.
+#[derive(Debug)]
+pub struct Follower {
+    head: watch::Receiver<Head>,
+    /// Whether somebody else's request had started the fill.
+    pub is_collapsed: bool,
+}
+
+impl Follower {
+    /// Waits until an answer can be begun.
+    ///
+    /// # Errors
+    /// Why the fill failed.
+    ///
+    /// # Cancel safety
+    /// The fill goes on when the future is dropped.
+    pub async fn head(&mut self) -> Result<Head, Failure> {
+        match self.head.wait_for(|head| !matches!(head, Head::Pending)).await {
+            Ok(head) => match &*head {
+                Head::Failed(failure) => Err(failure.clone()),
+                Head::Pending | Head::Growing(_) | Head::Whole(_) => Ok(head.clone()),
+            },
+            Err(_) => Err(Failure::Stopped),
+        }
+    }
+}
+
+/// The running fills.
+#[derive(Debug)]
+pub struct Fills {
+    running: Mutex<HashMap<Resource, watch::Receiver<Head>>>,
+    tasks: Tasks,
+}
+
+impl Fills {
+    /// Makes the table; fills run as tasks of `tasks`.
+    pub fn new(tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self { running: Mutex::new(HashMap::new()), tasks })
+    }
+
+    /// Follows the fill of `resource`, starting it with `work` if none is running. `None` if too many are running.
+    pub fn join_or_lead<F, W>(self: &Arc<Self>, resource: &Resource, work: W) -> Option<Follower>
+    where
+        F: Future<Output = ()> + Send + 'static,
+        W: FnOnce(HeadWriter) -> F,
+    {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(head) = running.get(resource) {
+            return Some(Follower { head: head.clone(), is_collapsed: true });
+        }
+        if running.len() >= FILLS_MAX {
+            return None;
+        }
+        let (sender, head) = watch::channel(Head::Pending);
+        running.insert(resource.clone(), head.clone());
+        drop(running);
+        let writer = HeadWriter { head: sender, resource: resource.clone(), fills: Arc::clone(self) };
+        self.tasks.spawn("fill", work(writer));
+        Some(Follower { head, is_collapsed: false })
+    }
+
+    /// Returns whether a file of this name is on its way in.
+    pub fn is_running(&self, resource: &Resource) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(resource)
+    }
+
+    /// Returns the zips on their way in and how far each has come.
+    pub fn growing(&self) -> Vec<(Resource, FillState)> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let growing = running.iter().filter_map(|(resource, head)| match &*head.borrow() {
+            Head::Growing(growing) => Some((resource.clone(), growing.state.borrow().clone())),
+            Head::Pending | Head::Whole(_) | Head::Failed(_) => None,
+        });
+        growing.collect()
+    }
+
+    /// Waits until Larder stops.
+    pub async fn stopped(&self) {
+        self.tasks.token().cancelled().await;
+    }
+
+    fn forget(&self, resource: &Resource) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(resource);
+    }
+}

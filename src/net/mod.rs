@@ -1,0 +1,11 @@
+//! The way out: names to addresses, addresses to connections, connections to HTTP answers.
+//!
+//! `egress` uses `resolver`, `resolver` uses `dial`, and `dial` knows addresses only; that order is what keeps
+//! DNS over HTTPS and proxies by name from becoming a circle. `cidr` and `redacted` are plain values: which clients are
+//! meant, and what of an address may be shown.
+
+pub mod cidr;
+pub mod dial;
+pub mod egress;
+pub mod redacted;
+pub mod resolver;

@@ -1,0 +1,374 @@
+//! One client's connection: hyper above, the socket below, and files sent by the kernel in between.
+//!
+//! Called by `server::serve`; calls hyper, `body` and `limits`. The socket given to hyper recognises the placeholder
+//! slices of `body` by their address and sends the piece of file at the head of the connection's queue instead:
+//!
+//! ```text
+//! handler ─ Body::File ─► Outgoing ── placeholder slices ──► hyper ── head, placeholders ──► Socket ─ sendfile ─► client
+//!                            └────────── (file, offset, length) ──────── Link.queue ───────────┘
+//! ```
+//!
+//! This needs hyper to queue body slices untouched, which it does for a socket that is vectored (`writev`); the tests
+//! compare served bytes. A piece that is not in the page cache is first read by the blocking pool, so that a slow card
+//! never holds up a worker.
+//!
+//! Invariants: what is left in the queue when an answer has been sent ends the connection, so bytes of one answer can
+//! never appear in another; a body that fails resets the connection, so it is never taken for complete.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rustix::fs::{Advice, fadvise, sendfile};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::ConnectionInfo;
+use super::body::{Body, Outgoing, PIECE_BYTES_MAX, is_placeholder};
+use super::limits::{Activity, Permit, Phase};
+
+/// A request head longer than this is refused with 431; go sends a few hundred bytes.
+const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// What is read at a time, only to bring a piece of a file into memory or where the kernel cannot send the file itself.
+const COPY_BYTES_MAX: usize = 32 * 1024;
+
+/// Serves one connection until it ends.
+///
+/// # Cancel safety
+/// Dropping it closes the connection.
+pub(super) async fn serve_connection<H, F>(stream: TcpStream, peer: SocketAddr, permit: Permit, handler: H)
+where
+    H: Fn(Request<Incoming>, ConnectionInfo) -> F,
+    F: Future<Output = Response<Body>>,
+{
+    let link = Arc::new(Link::new(Arc::clone(&permit.activity)));
+    let socket = Socket::new(stream, Arc::clone(&link));
+    let info = ConnectionInfo { peer };
+    let service = service_fn(|request| {
+        link.activity.enter(Phase::Handling);
+        let response = handler(request, info);
+        let link = Arc::clone(&link);
+        async move { Ok::<_, Infallible>(outgoing(response.await, link)) }
+    });
+    let served = http1::Builder::new()
+        .writev(true)
+        .half_close(false)
+        .max_buf_size(REQUEST_HEAD_BYTES_MAX)
+        .header_read_timeout(None)
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
+    if let Err(error) = served {
+        log::debug!("connection ended early client={} reason={error}", peer.ip().to_canonical());
+    }
+}
+
+fn outgoing(response: Response<Body>, link: Arc<Link>) -> Response<Outgoing> {
+    let is_last = link.activity.is_draining();
+    let mut response = response.map(|body| Outgoing::new(body, link));
+    if is_last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// A piece of a file that hyper knows as a placeholder of the same length.
+pub(super) struct Segment {
+    pub(super) file: Arc<File>,
+    pub(super) offset: u64,
+    pub(super) length: usize,
+}
+
+/// What the bodies of a connection and its socket share.
+pub(super) struct Link {
+    pub(super) activity: Arc<Activity>,
+    queue: Mutex<VecDeque<Segment>>,
+    /// Set when hyper has taken the last of an answer; what it has taken may still have to be sent.
+    is_response_ended: AtomicBool,
+}
+
+impl Link {
+    fn new(activity: Arc<Activity>) -> Self {
+        Self { activity, queue: Mutex::default(), is_response_ended: AtomicBool::new(false) }
+    }
+
+    /// Queues a piece of a file; the same task gives hyper the placeholder.
+    pub(super) fn push(&self, segment: Segment) {
+        self.queue().push_back(segment);
+    }
+
+    /// Notes that hyper is done with the answer's body.
+    pub(super) fn end_response(&self) {
+        self.is_response_ended.store(true, Ordering::Relaxed);
+    }
+
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Segment>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The client's socket as hyper sees it.
+struct Socket {
+    stream: TcpStream,
+    link: Arc<Link>,
+    /// The segment being sent.
+    segment: Option<Segment>,
+    /// The blocking pool reads the segment's bytes into memory.
+    warming: Option<JoinHandle<io::Result<()>>>,
+    /// Set once the bytes about to be sent have been seen in memory or were brought there.
+    is_warm: bool,
+    /// Set while the client takes no more bytes.
+    is_blocked: bool,
+    /// Set when the kernel has refused to send from this kind of file.
+    must_copy: bool,
+}
+
+impl Socket {
+    fn new(stream: TcpStream, link: Arc<Link>) -> Self {
+        Self { stream, link, segment: None, warming: None, is_warm: false, is_blocked: false, must_copy: false }
+    }
+
+    /// Notes whether the client takes bytes, for the limit on those that do not.
+    fn note<T>(&mut self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if polled.is_pending() != self.is_blocked {
+            self.is_blocked = polled.is_pending();
+            self.link.activity.enter(if self.is_blocked { Phase::Writing } else { Phase::Handling });
+        }
+        polled
+    }
+
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_write_ready(cx)
+    }
+
+    /// Sends ordinary bytes that a piece of a file follows: the kernel waits with the last packet until it is full.
+    fn poll_send_more(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            let writable = self.poll_writable(cx);
+            if writable.is_pending() {
+                let _ = self.note(writable);
+                return Poll::Pending;
+            }
+            ready!(writable)?;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+                Ok(sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return self.note(Poll::Ready(sent)),
+            }
+        }
+    }
+
+    /// Sends bytes of the segment that the placeholder at the head of hyper's buffers stands for.
+    fn poll_send_segment(&mut self, cx: &mut Context<'_>, placeholder_length: usize) -> Poll<io::Result<usize>> {
+        let mut segment = match self.segment.take().or_else(|| self.link.queue().pop_front()) {
+            Some(segment) if segment.length == placeholder_length => segment,
+            _ => return Poll::Ready(Err(self.out_of_step())),
+        };
+        let polled = self.poll_send_from(cx, &segment);
+        if let Poll::Ready(Ok(sent)) = polled {
+            segment.offset += u64::try_from(sent).unwrap_or(u64::MAX);
+            segment.length -= sent;
+        }
+        if segment.length > 0 {
+            self.segment = Some(segment);
+        }
+        polled
+    }
+
+    fn poll_send_from(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
+        loop {
+            let writable = self.poll_writable(cx);
+            if writable.is_pending() {
+                let _ = self.note(writable);
+                return Poll::Pending;
+            }
+            ready!(writable)?;
+            ready!(self.poll_warm(cx, segment))?;
+            if self.must_copy {
+                return self.poll_copy_from(cx, segment);
+            }
+            // The bytes may leave memory again while the client makes us wait, so they are looked for each time.
+            self.is_warm = false;
+            let mut offset = segment.offset;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                Ok(sendfile(&self.stream, &segment.file, Some(&mut offset), segment.length)?)
+            });
+            match sent {
+                Ok(0) => return Poll::Ready(Err(became_shorter())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if cannot_send_files(&error) => {
+                    self.must_copy = true;
+                    self.is_warm = true;
+                }
+                // A short count does not mean that the socket is full: a signal or the file system may have cut it
+                // short. So the next call is made until the kernel says that it would block.
+                sent => return self.note(Poll::Ready(sent)),
+            }
+        }
+    }
+
+    /// Sends bytes of a file that the kernel does not send by itself. What the socket does not take is read again.
+    fn poll_copy_from(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
+        let mut bytes = vec![0; segment.length.min(COPY_BYTES_MAX)];
+        let read = segment.file.read_at(&mut bytes, segment.offset)?;
+        if read == 0 {
+            return Poll::Ready(Err(became_shorter()));
+        }
+        self.is_warm = false;
+        let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes[..read]);
+        self.note(polled)
+    }
+
+    /// Waits until the bytes of the segment are in memory, so that sending them cannot wait for the card.
+    fn poll_warm(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<()>> {
+        if self.is_warm {
+            return Poll::Ready(Ok(()));
+        }
+        if self.warming.is_none() && is_in_memory(segment) {
+            return Poll::Ready(Ok(()));
+        }
+        let warming = self.warming.get_or_insert_with(|| {
+            let (file, offset, length) = (Arc::clone(&segment.file), segment.offset, segment.length);
+            tokio::task::spawn_blocking(move || read_into_memory(&file, offset, length))
+        });
+        let warmed = ready!(Pin::new(warming).poll(cx)).unwrap_or_else(|error| Err(error.into()));
+        self.warming = None;
+        self.is_warm = true;
+        Poll::Ready(warmed)
+    }
+
+    fn out_of_step(&self) -> io::Error {
+        self.link.activity.reset_on_close();
+        io::Error::other("the answer and the files it is made of do not agree")
+    }
+}
+
+fn became_shorter() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter while it was sent")
+}
+
+/// Tells whether the kernel does not send from this kind of file at all.
+fn cannot_send_files(error: &io::Error) -> bool {
+    [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Tells whether a segment is in the page cache, judged by its first and last byte.
+///
+/// Where the file system cannot tell, the answer is no: a read too many on the blocking pool is the smaller evil.
+fn is_in_memory(segment: &Segment) -> bool {
+    let last = segment.offset + u64::try_from(segment.length.saturating_sub(1)).unwrap_or(0);
+    [segment.offset, last].into_iter().all(|offset| {
+        let mut byte = [0];
+        preadv2(&segment.file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
+    })
+}
+
+/// Reads a piece of a file for the page cache's sake, and has the kernel begin with the piece after it. Waits.
+fn read_into_memory(file: &File, mut offset: u64, length: usize) -> io::Result<()> {
+    let mut rest = u64::try_from(length).unwrap_or(0);
+    let ahead = u64::try_from(PIECE_BYTES_MAX).unwrap_or(0);
+    // Only advice: where it is not taken, reading is merely slower.
+    let _ = fadvise(file, offset, std::num::NonZeroU64::new(rest + ahead), Advice::WillNeed);
+    let mut scratch = [0; COPY_BYTES_MAX];
+    while rest > 0 {
+        let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(COPY_BYTES_MAX);
+        let read = match file.read_at(&mut scratch[..wanted], offset) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => u64::try_from(read?).unwrap_or(0),
+        };
+        if read == 0 {
+            return Err(became_shorter());
+        }
+        offset += read;
+        rest -= read;
+    }
+    Ok(())
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        if buf.filled().len() > before && self.link.activity.phase() == Phase::Idle {
+            self.link.activity.enter(Phase::Head);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let ordinary = slices.iter().take_while(|slice| !is_placeholder(slice)).count();
+        if ordinary == slices.len() {
+            let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+            self.note(polled)
+        } else if slices[..ordinary].iter().any(|slice| !slice.is_empty()) {
+            self.poll_send_more(cx, &slices[..ordinary])
+        } else {
+            self.poll_send_segment(cx, slices[ordinary].len())
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Hyper calls this once all it had has been written, which after the end of an answer means: between requests.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.link.is_response_ended.load(Ordering::Relaxed) {
+            self.link.is_response_ended.store(false, Ordering::Relaxed);
+            if self.segment.is_some() || !self.link.queue().is_empty() {
+                return Poll::Ready(Err(self.out_of_step()));
+            }
+            self.link.activity.enter(Phase::Idle);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.link.activity.must_reset() {
+            // A plain end could be taken for the end of an answer that has no length, and would leave the kernel
+            // holding bytes for a client that does not take them.
+            if let Err(error) = SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO)) {
+                log::debug!("cannot reset a connection: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! One question to one upstream: the address, the headers, and what the answer's head says.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE, RETRY_AFTER,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use crate::net::egress::{self, Credentials, Response};
+use crate::resource::Resource;
+use crate::store;
+use crate::upstream::answer::{Answer, Ask, Body, Part};
+use crate::upstream::failure::{Failure, NotFound, TEXT_BYTES_MAX};
+use crate::upstream::{Source, Upstream, UpstreamList};
+
+/// A `Last-Modified` proves identity only if the file had rested for this long when it was sent.
+const LAST_MODIFIED_RESTS: Duration = Duration::from_secs(60);
+
+impl UpstreamList {
+    /// Asks `upstream` for `resource` once.
+    ///
+    /// # Errors
+    /// What the answer, or its absence, means.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the request.
+    pub async fn get(&self, upstream: &Arc<Upstream>, resource: &Resource, ask: &Ask) -> Result<Answer, Failure> {
+        match &upstream.source {
+            Source::Off => {
+                Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() })
+            }
+            Source::Folder(root) => from_folder(upstream, root, resource, ask).await,
+            Source::Http { base, credentials, .. } => {
+                if let Some(reason) = upstream.down_reason() {
+                    return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
+                }
+                self.from_http(upstream, base, credentials.as_ref(), resource, ask).await
+            }
+        }
+    }
+
+    async fn from_http(
+        &self,
+        upstream: &Arc<Upstream>,
+        base: &Url,
+        credentials: Option<&Credentials>,
+        resource: &Resource,
+        ask: &Ask,
+    ) -> Result<Answer, Failure> {
+        let network = |error: egress::Error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
+        let url =
+            address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
+        let mut response = self.egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
+        self.note_answer(upstream);
+        let name = || Arc::clone(&upstream.name);
+        let rejected = |reason: &str| Failure::Rejected { upstream: name(), reason: reason.to_owned() };
+        match response.status.as_u16() {
+            200 => Ok(answer(response, Part::Whole, None)),
+            206 => {
+                let (start, length) = content_range(&response.headers).ok_or_else(|| rejected("bad Content-Range"))?;
+                match ask.range {
+                    Some((wanted, _)) if wanted == start => Ok(answer(response, Part::From(start), Some(length))),
+                    Some(_) => Err(rejected("another range than asked for")),
+                    None => Err(rejected("status 206 without a range having been asked for")),
+                }
+            }
+            304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => {
+                Ok(answer(response, Part::NotModified, None))
+            }
+            // The file is shorter than what we have of it, so it is another one.
+            416 if ask.range.is_some() => Err(Failure::Changed { upstream: name() }),
+            status @ (404 | 410) => {
+                Err(Failure::NotFound(NotFound { status, body: text(&mut response).await, upstream: name() }))
+            }
+            status @ (429 | 500..=599) => {
+                let retry_after = retry_after(&response.headers);
+                Err(Failure::Unavailable { upstream: name(), status, retry_after })
+            }
+            status @ 400..=499 => Err(Failure::Refused { upstream: name(), status, body: text(&mut response).await }),
+            status => Err(rejected(&format!("unexpected status {status}"))),
+        }
+    }
+}
+
+/// Returns the URL of `resource` below `base`.
+fn address(base: &Url, resource: &Resource) -> Result<Url, url::ParseError> {
+    Url::parse(&format!("{}/{}", base.as_str().trim_end_matches('/'), resource.url_path()))
+}
+
+fn headers(ask: &Ask) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: HeaderName, value: Option<String>| {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            headers.insert(name, value);
+        }
+    };
+    set(
+        RANGE,
+        ask.range.map(|(start, end)| match end {
+            Some(end) => format!("bytes={start}-{}", end.saturating_sub(1)),
+            None => format!("bytes={start}-"),
+        }),
+    );
+    set(IF_RANGE, ask.if_range.clone());
+    set(IF_NONE_MATCH, ask.if_none_match.clone());
+    set(IF_MODIFIED_SINCE, ask.if_modified_since.clone());
+    headers
+}
+
+fn answer(response: Response, part: Part, length: Option<u64>) -> Answer {
+    let header = |name: HeaderName| response.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let etag = header(ETAG);
+    let last_modified = header(LAST_MODIFIED);
+    let rested = || {
+        let modified = httpdate::parse_http_date(last_modified.as_deref()?).ok()?;
+        let sent = httpdate::parse_http_date(&header(DATE)?).ok()?;
+        (sent.duration_since(modified).ok()? >= LAST_MODIFIED_RESTS).then(|| last_modified.clone())?
+    };
+    let strong_etag = etag.clone().filter(|etag| etag.starts_with('"'));
+    Answer {
+        part,
+        length: length.or_else(|| header(CONTENT_LENGTH).and_then(|value| value.parse().ok())),
+        validator: strong_etag.or_else(rested),
+        has_ranges: part != Part::Whole || header(ACCEPT_RANGES).is_some_and(|unit| unit.eq_ignore_ascii_case("bytes")),
+        etag,
+        last_modified,
+        body: Body::Network(response.body),
+    }
+}
+
+/// Returns first byte and whole length of `Content-Range: bytes FIRST-LAST/LENGTH`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+    let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, length) = value.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    Some((first.parse().ok()?, length.parse().ok()?))
+}
+
+/// Returns the seconds of a `Retry-After`; the form with a date counts as "not now" and is left to the usual pause.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Returns the beginning of an error's body. A body that breaks off is shown as far as it came.
+async fn text(response: &mut Response) -> Bytes {
+    let mut body = Vec::new();
+    while body.len() < TEXT_BYTES_MAX {
+        match response.body.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    body.truncate(TEXT_BYTES_MAX);
+    Bytes::from(body)
+}
+
+async fn from_folder(upstream: &Arc<Upstream>, root: &Path, resource: &Resource, ask: &Ask) -> Result<Answer, Failure> {
+    let path = root.join(resource.path());
+    let opened = store::blocking(move || {
+        let at = |source| store::Error::Io { path: path.display().to_string(), source };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(err) if matches!(err.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(err) => return Err(at(err)),
+        };
+        let metadata = file.metadata().map_err(at)?;
+        Ok(metadata.is_file().then_some((file, metadata.len())))
+    });
+    let Some((file, length)) = opened
+        .await
+        .map_err(|err| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: err.to_string() })?
+    else {
+        let body = Bytes::from(format!("not found: {}\n", resource.path()));
+        return Err(Failure::NotFound(NotFound { status: 404, body, upstream: Arc::clone(&upstream.name) }));
+    };
+    let offset = ask.range.map_or(0, |(start, _)| start.min(length));
+    Ok(Answer {
+        part: if ask.range.is_some() { Part::From(offset) } else { Part::Whole },
+        length: Some(length),
+        etag: None,
+        last_modified: None,
+        validator: None,
+        has_ranges: false,
+        body: Body::File { file: Arc::new(file), offset, end: length },
+    })
+}
