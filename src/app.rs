@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{self, Cache};
 use crate::cli::Command;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, is_under_journal};
 use crate::fill::Fills;
 use crate::fill::download::{self, Downloader};
 use crate::fill::small::SmallFiles;
@@ -47,7 +47,7 @@ const EXIT_FAILURE: u8 = 1;
 
 /// Runs what the command line asks for.
 pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
-    logging::start(&config.log_level);
+    logging::start(&config.log_level, is_under_journal());
     for warning in warnings {
         log::warn!("{warning}");
     }
