@@ -104,11 +104,13 @@ impl<'a> Transfer<'a> {
             if is_unseen_change {
                 self.forget_blocks();
             }
-            let again = retry.again(&failure, upstream, is_unseen_change).await;
             if let Failure::Network { error, .. } = &failure {
-                self.with.upstreams.note_failure(upstream, error, !again);
+                self.with.upstreams.look_into(upstream, error).await;
             }
-            if !again {
+            if !retry.again(&failure, upstream, is_unseen_change).await {
+                if let Failure::Network { error, .. } = &failure {
+                    self.with.upstreams.give_up(upstream, error);
+                }
                 return Err(failure);
             }
             log::info!("resuming download {} reason={failure} bytes={done_bytes}", self.module);
