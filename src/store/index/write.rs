@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::bucket::{self, Garbled, Records};
 use super::change::{Change, Place, VersionChange};
-use super::database::{Class, Damage, Database, OpenError};
+use super::database::{BUCKETS_AT_ONCE, Class, Damage, Database, OpenError};
 use super::entry::{MutableEntry, NegativeAnswer, VersionEntry};
 use super::usage;
 use super::{Index, PENDING_MAX, Pending, ScanReason, State, Totals, WRITE_AT_ONCE, lock};
@@ -20,6 +20,9 @@ use crate::store::durable;
 
 /// How many negative answers a bucket keeps: with 4,096 buckets fewer than 50,000 in all.
 pub(super) const NEGATIVE_PER_BUCKET_MAX: usize = 12;
+
+/// Readers wait some milliseconds for sled to forget its pages once in so many reads.
+const BUCKETS_BETWEEN_READS: u32 = 2048;
 
 impl Index {
     /// Calls `each` with every version there is an entry for, bucket by bucket, until it breaks off; waiting changes are
@@ -31,6 +34,7 @@ impl Index {
             let Some(records) = self.read_bucket(Class::Version, number) else {
                 return;
             };
+            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
             for (key, value) in records {
                 let version = std::str::from_utf8(&key)
                     .ok()
@@ -110,6 +114,7 @@ impl Index {
             if !self.write_batch(&batch) {
                 return;
             }
+            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
             let mut pending = lock(&self.pending);
             for (place, _, generation) in &batch {
                 if pending
@@ -187,6 +192,7 @@ impl Index {
             let Some(mut records) = self.read_bucket(Class::Version, number) else {
                 return;
             };
+            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
             let mut has_moved = false;
             for (key, value) in &mut records {
                 let text = std::str::from_utf8(key).unwrap_or_default();
@@ -207,10 +213,8 @@ impl Index {
             }
             if has_moved {
                 let packed = bucket::pack(&records);
-                if self
-                    .with_database(|database| database.write(Class::Version, number, packed))
-                    .is_none()
-                {
+                let written = self.with_database(|database| database.write(Class::Version, number, packed));
+                if written.is_none() {
                     return;
                 }
             }
@@ -233,7 +237,10 @@ impl Index {
     }
 
     fn read_stored(&self, place: &Place) -> Option<Vec<u8>> {
-        let bytes = self.with_database(|database| database.read(place.class, place.bucket))?;
+        let bytes = self.with_database(|database| {
+            database.forget_pages(BUCKETS_BETWEEN_READS)?;
+            database.read(place.class, place.bucket)
+        })?;
         let found = self.decoded(bucket::find(&bytes, &place.key))?;
         found.map(<[u8]>::to_vec)
     }
@@ -324,7 +331,7 @@ fn counted(class: Class, records: &Records) -> Totals {
 }
 
 /// Keeps a bucket of negative answers within its bound.
-fn drop_oldest(records: &mut Records) {
+pub(super) fn drop_oldest(records: &mut Records) {
     while records.len() > NEGATIVE_PER_BUCKET_MAX {
         let oldest = records
             .iter()
