@@ -1,11 +1,14 @@
 //! Resources: the type that names a thing, its URL and its file, which are the same tree.
 //!
-//! Called by everything; calls `module`, `sumdb::name` and `sumdb::tile`. Pure. Invariant 1: only a [`Resource`] names a file or an
-//! upstream URL, and `parse(path(r)) == r` for every `r`. Once parsing has succeeded, no question of traversal, escaping
-//! or content type is left. Source: the Go module reference, "GOPROXY protocol"; proposal 25530 for `sumdb/`.
+//! Called by everything; calls `module`, `sumdb::name` and `sumdb::tile`. Pure. Invariant 1: only a [`Resource`] names
+//! a file or an upstream URL, and `parse(path(r)) == r` for every `r`. Once parsing has succeeded, no question of
+//! traversal, escaping or content type is left. Source: the Go module reference, "GOPROXY protocol"; proposal 25530 for
+//! `sumdb/`.
 //!
-//!     MODULE/@v/list  MODULE/@latest  MODULE/@v/VERSION.info .mod .zip  MODULE/@v/QUERY.info
-//!     sumdb/NAME/supported  sumdb/NAME/latest  sumdb/NAME/lookup/MODULE@VERSION  sumdb/NAME/tile/…
+//! ```text
+//! MODULE/@v/list  MODULE/@latest  MODULE/@v/VERSION.info .mod .zip  MODULE/@v/QUERY.info
+//! sumdb/NAME/supported  sumdb/NAME/latest  sumdb/NAME/lookup/MODULE@VERSION  sumdb/NAME/tile/…
+//! ```
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};

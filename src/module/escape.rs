@@ -3,7 +3,9 @@
 //! Called by `path`, `version` and `resource`; calls nothing. File systems that fold case must not mix up two modules,
 //! so every upper-case letter is written as `!` and its lower-case letter:
 //!
-//!     github.com/BurntSushi/toml  ↔  github.com/!burnt!sushi/toml        v1.0.1-GA  ↔  v1.0.1-!g!a
+//! ```text
+//! github.com/BurntSushi/toml  ↔  github.com/!burnt!sushi/toml        v1.0.1-GA  ↔  v1.0.1-!g!a
+//! ```
 //!
 //! Invariant: escaping and unescaping are inverse, so a name has one escaped spelling. Source: the Go module reference,
 //! "GOPROXY protocol".

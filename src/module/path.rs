@@ -1,9 +1,9 @@
 //! Module paths: what may be one, and which versions belong to it.
 //!
 //! Called by `resource` and everything that names a module; calls `escape`. Invariants: a [`ModulePath`] is valid for
-//! `go`, each element of its escaped form fits into a file name and the whole below any sensible root. It has no `@`, no
-//! element that begins with a dot, and its first element has a dot: so it can meet neither `@v`, `@latest`, `.larder`
-//! nor `sumdb` in the tree. Source: the Go module reference, "Module paths" and "Major version suffixes".
+//! `go`, each element of its escaped form fits into a file name and the whole below any sensible root. It has no `@`,
+//! no element that begins with a dot, and its first element has a dot: so it can meet neither `@v`, `@latest`,
+//! `.larder` nor `sumdb` in the tree. Source: the Go module reference, "Module paths" and "Major version suffixes".
 
 use std::fmt;
 use std::sync::Arc;

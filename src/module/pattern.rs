@@ -5,7 +5,9 @@
 //! same list, or a name would leave the house by one of the two. Source: `go help private`; the documentation of Go's
 //! `path.Match`; the order of trial (a star takes as little as it can and is never revised) is theirs too.
 //!
-//!     *  any run without a slash     ?  one character but a slash     [a-z] [^a-z]  one of a class     \x  x itself
+//! ```text
+//! *  any run without a slash     ?  one character but a slash     [a-z] [^a-z]  one of a class     \x  x itself
+//! ```
 
 use std::fmt;
 
@@ -20,8 +22,8 @@ pub struct PatternList {
 }
 
 impl PatternList {
-    /// Reads a comma-separated list. Empty parts are skipped, spaces are not trimmed and a malformed glob never matches,
-    /// all of it as `go` has it; see [`Self::malformed`].
+    /// Reads a comma-separated list. Empty parts are skipped, spaces are not trimmed and a malformed glob never
+    /// matches, all of it as `go` has it; see [`Self::malformed`].
     pub fn parse(text: &str) -> Self {
         let mut list = Self {
             text: text.to_owned(),

@@ -1,11 +1,13 @@
 //! Versions: canonical ones, which name files that never change, and everything else one may ask a proxy for.
 //!
-//! Called by `resource` and whatever sorts or picks versions; calls `escape`. Invariants: a [`Version`] is canonical, so
-//! it has one spelling; its escaped form fits into a file name together with every suffix Larder puts behind it.
+//! Called by `resource` and whatever sorts or picks versions; calls `escape`. Invariants: a [`Version`] is canonical,
+//! so it has one spelling; its escaped form fits into a file name together with every suffix Larder puts behind it.
 //! Source: semver.org 2.0.0 and the Go module reference, "Versions" and "Pseudo-versions".
 //!
-//!     v1.2.3   v1.2.4-0.20191010083416-a7dc8b61c822   v2.0.0-rc.1   v4.4.0+incompatible      canonical
-//!     v1   v1.2   v1.2.3+meta   main   2c02b8208cf8                                          queries
+//! ```text
+//! v1.2.3   v1.2.4-0.20191010083416-a7dc8b61c822   v2.0.0-rc.1   v4.4.0+incompatible      canonical
+//! v1   v1.2   v1.2.3+meta   main   2c02b8208cf8                                          queries
+//! ```
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,21 +1,25 @@
 //! The structure of a module zip: whether a file is a complete archive of one module version, before anyone gets it.
 //!
-//! Called when a zip has arrived or is adopted; calls nothing. It reads the end of the file, walks the central directory
-//! through one fixed buffer and looks at the first bytes of every entry; it inflates nothing, so it does not replace the
-//! checksum. Invariants: memory is bounded whatever the file says; what Go's `archive/zip` and the h1 hash accept is
-//! refused only for bytes after the archive, a name outside the module, a directory outside the file, or a limit.
-//! Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3; the Go module reference, "Module zip files".
+//! Called when a zip has arrived or is adopted; calls nothing. It reads the end of the file, walks the central
+//! directory through one fixed buffer and looks at the first bytes of every entry; it inflates nothing, so it does not
+//! replace the checksum. Invariants: memory is bounded whatever the file says; what Go's `archive/zip` and the h1 hash
+//! accept is refused only for bytes after the archive, a name outside the module, a directory outside the file, or a
+//! limit. (One exception: of two entries with one name Go hashes the last alone, so it does not miss the first one's
+//! data. It refuses to unpack such a zip anyway.) Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3; the Go module
+//! reference, "Module zip files".
 //!
-//!     [anything] [local header, name, extra, data]… [directory header, name, extra, comment]…
-//!     [zip64 end record] [zip64 locator] [end record, comment]                                   all little-endian
+//! ```text
+//! [anything] [local header, name, extra, data]… [directory header, name, extra, comment]…
+//! [zip64 end record] [zip64 locator] [end record, comment]                                   all little-endian
 //!
-//!     local header      0 "PK\3\4"                                                               30 bytes + name + extra
-//!     directory header  0 "PK\1\2"  20 compressed:4  24 unpacked:4  28 name:2  30 extra:2  32 comment:2  42 offset:4   46
-//!     end record        0 "PK\5\6"  10 entries:2  12 directory bytes:4  16 directory offset:4  20 comment:2            22
-//!     zip64 locator     0 "PK\6\7"   4 disk:4   8 offset of the zip64 end record:8  16 disks:4                         20
-//!     zip64 end record  0 "PK\6\6"  32 entries:8  40 directory bytes:8  48 directory offset:8                          56
-//!     zip64 extra       0 tag 1:2    2 bytes:2   then 8 bytes each for what is all ones in the header:
-//!                       unpacked, compressed, offset
+//! local header      0 "PK\3\4"                                                               30 bytes + name + extra
+//! directory header  0 "PK\1\2"  20 compressed:4  24 unpacked:4  28 name:2  30 extra:2  32 comment:2  42 offset:4   46
+//! end record        0 "PK\5\6"  10 entries:2  12 directory bytes:4  16 directory offset:4  20 comment:2            22
+//! zip64 locator     0 "PK\6\7"   4 disk:4   8 offset of the zip64 end record:8  16 disks:4                         20
+//! zip64 end record  0 "PK\6\6"  32 entries:8  40 directory bytes:8  48 directory offset:8                          56
+//! zip64 extra       0 tag 1:2    2 bytes:2   then 8 bytes each for what is all ones in the header:
+//!                   unpacked, compressed, offset
+//! ```
 
 use std::fs::File;
 use std::io;

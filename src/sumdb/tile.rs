@@ -1,12 +1,14 @@
 //! Tiles of a checksum database: their coordinates and the one spelling of their path.
 //!
-//! Called by `resource`, later by the database's client; calls nothing. Invariant: parsing and printing are inverse, and
-//! no second spelling of a tile parses, since every spelling would be a file of its own. Source: PROTOCOL of the Go
-//! checksum database, "tile"; C2SP tlog-tiles draws the same tree.
+//! Called by `resource`, later by the database's client; calls nothing. Invariant: parsing and printing are inverse,
+//! and no second spelling of a tile parses, since every spelling would be a file of its own. Sources:
+//! `golang.org/x/mod/sumdb/tlog`, proposal 25530, C2SP tlog-tiles.
 //!
-//!     tile/8/LEVEL/NNN         256 hashes of 32 bytes      LEVEL: 0, 1, 2 … or data (the records themselves)
-//!     tile/8/LEVEL/NNN.p/W     the first W of them         W: 1 to 255
-//!     NNN: the index in groups of three digits, all but the last with an x: x001/x234/067 is 1,234,067
+//! ```text
+//! tile/8/LEVEL/NNN         256 hashes of 32 bytes      LEVEL: 0, 1, 2 … or data (the records themselves)
+//! tile/8/LEVEL/NNN.p/W     the first W of them         W: 1 to 255
+//! NNN: the index in groups of three digits, all but the last with an x: x001/x234/067 is 1,234,067
+//! ```
 //!
 //! The first W hashes of a tile never change, so a partial tile is a prefix of every wider one.
 
