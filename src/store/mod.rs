@@ -6,3 +6,6 @@ pub mod index;
 pub mod offline;
 pub mod pins;
 mod walk;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod testing;

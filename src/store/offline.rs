@@ -174,7 +174,8 @@ impl<'a> Stored<'a> {
         if named.is_some_and(|version| self.versions.contains(&version)) {
             return Ok(remembered);
         }
-        if let Some(version) = Version::canonical_of(text)
+        if !is_version_prefix(text)
+            && let Some(version) = Version::canonical_of(text)
             && self.versions.contains(&version)
         {
             return self.info_of(&version);
@@ -332,3 +333,7 @@ fn is_version_prefix(text: &str) -> bool {
             .split('.')
             .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod tests;

@@ -173,6 +173,19 @@ impl Database {
         guarded(|| Ok(self.db.get(bucket_key(class, bucket))?.unwrap_or_default()))
     }
 
+    /// Returns the first bucket of a class that has records, after `last` if that is given, and its bytes.
+    pub(super) fn next(&self, class: Class, last: Option<u16>) -> Result<Option<(u16, sled::IVec)>, Damage> {
+        self.touched.fetch_add(1, Ordering::Relaxed);
+        let found = guarded(|| match last {
+            Some(last) => self.db.get_gt(bucket_key(class, last)),
+            None => self.db.range(bucket_key(class, 0)..).next().transpose(),
+        })?;
+        Ok(found.and_then(|(key, bytes)| match *key {
+            [at, high, low] if at == class as u8 => Some((u16::from_be_bytes([high, low]), bytes)),
+            _ => None,
+        }))
+    }
+
     /// Replaces a bucket.
     pub(super) fn write(&self, class: Class, bucket: u16, bytes: Vec<u8>) -> Result<(), Damage> {
         self.touched.fetch_add(1, Ordering::Relaxed);
@@ -294,11 +307,16 @@ fn open_error(err: sled::Error) -> OpenError {
     use io::ErrorKind as Kind;
     let sled::Error::Io(err) = err else { return OpenError::Damaged(err.to_string()) };
     match err.kind() {
-        Kind::UnexpectedEof | Kind::InvalidData | Kind::InvalidInput => OpenError::Damaged(err.to_string()),
-        Kind::NotFound | Kind::IsADirectory | Kind::NotADirectory => OpenError::Damaged(err.to_string()),
         // sled says by the text alone that another process has the lock.
         Kind::Other if err.to_string().contains("lock") => OpenError::Locked,
-        Kind::Other => OpenError::Damaged(err.to_string()),
+        // What sled says itself about its files, and files that are not what they should be.
+        Kind::Other
+        | Kind::UnexpectedEof
+        | Kind::InvalidData
+        | Kind::InvalidInput
+        | Kind::NotFound
+        | Kind::IsADirectory
+        | Kind::NotADirectory => OpenError::Damaged(err.to_string()),
         _ => OpenError::Unavailable(err.to_string()),
     }
 }

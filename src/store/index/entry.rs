@@ -303,17 +303,17 @@ mod tests {
             fetched: None,
             h1: None,
             upstream: None,
-            ..full.clone()
+            ..full
         };
         let refused = VersionEntry {
             verdict: Verdict::Mismatch,
             info_bytes: None,
-            ..full.clone()
+            ..full
         };
         let exempt = VersionEntry {
             verdict: Verdict::Exempt,
             zip_bytes: None,
-            ..full.clone()
+            ..full
         };
         vec![VersionEntry::default(), full, adopted, refused, exempt]
     }

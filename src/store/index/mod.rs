@@ -291,8 +291,8 @@ impl Index {
     /// Notes the judgement of `version`'s files, and the zip's hash if it is known.
     pub fn note_verdict(&self, version: &ModuleVersion, verdict: Verdict, h1: Option<H1>) {
         let entry = VersionEntry {
-            verdict,
             h1,
+            verdict,
             ..VersionEntry::default()
         };
         self.change_version(
@@ -403,4 +403,5 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests;

@@ -209,10 +209,11 @@ fn scans_meet_every_version() {
         index.note_found(&m, ArtifactKind::Mod, number, None, NOW);
     }
     let mut met = Vec::new();
-    index.scan_versions(|version, entry| {
+    let is_done = index.scan_versions(|version, entry| {
         met.push((version, entry.mod_bytes.unwrap()));
         ControlFlow::Continue(())
     });
+    assert!(is_done);
     assert_eq!(
         (met.len(), met.iter().map(|(_, bytes)| bytes).sum::<u64>()),
         (3000, 2999 * 3000 / 2)
@@ -221,10 +222,11 @@ fn scans_meet_every_version() {
     met.dedup_by(|(a, _), (b, _)| a == b);
     assert_eq!(met.len(), 3000);
     let mut count = 0;
-    index.scan_versions(|_, _| {
+    let is_done = index.scan_versions(|_, _| {
         count += 1;
         ControlFlow::Break(())
     });
+    assert!(!is_done);
     assert_eq!(count, 1);
 }
 

@@ -26,27 +26,31 @@ const BUCKETS_BETWEEN_READS: u32 = 2048;
 
 impl Index {
     /// Calls `each` with every version there is an entry for, bucket by bucket, until it breaks off; waiting changes are
-    /// written first. Uses memory for one bucket at a time. Entries under names that are no versions are skipped.
-    pub fn scan_versions(&self, mut each: impl FnMut(ModuleVersion, VersionEntry) -> ControlFlow<()>) {
+    /// written first. Returns whether it got to the end. Uses memory for one bucket at a time. Entries under names that
+    /// are no versions are skipped.
+    pub fn scan_versions(&self, mut each: impl FnMut(ModuleVersion, VersionEntry) -> ControlFlow<()>) -> bool {
         self.write_pending();
         self.write_usage();
-        for number in 0..Class::Version.buckets() {
-            let Some(records) = self.read_bucket(Class::Version, number) else {
-                return;
+        let mut last = None;
+        loop {
+            let next = self.with_database(|database| {
+                database.forget_pages(BUCKETS_AT_ONCE)?;
+                database.next(Class::Version, last)
+            });
+            let (number, bytes) = match next {
+                Some(Some(found)) => found,
+                Some(None) => return true,
+                None => return false,
             };
-            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
+            last = Some(number);
+            let Some(records) = self.decoded(bucket::unpack(&bytes)) else { return false };
             for (key, value) in records {
-                let version = std::str::from_utf8(&key)
-                    .ok()
-                    .and_then(|text| ModuleVersion::parse(text).ok());
-                let Ok(entry) = VersionEntry::decode(&value) else {
-                    self.report(Damage(format!("garbled record in bucket {number}")));
-                    return;
-                };
+                let version = std::str::from_utf8(&key).ok().and_then(|text| ModuleVersion::parse(text).ok());
+                let Some(entry) = self.decoded(VersionEntry::decode(&value)) else { return false };
                 if let Some(version) = version
                     && each(version, entry).is_break()
                 {
-                    return;
+                    return false;
                 }
             }
         }
