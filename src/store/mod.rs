@@ -5,7 +5,7 @@ pub mod gc;
 pub mod index;
 pub mod offline;
 pub mod pins;
-mod walk;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
+mod walk;

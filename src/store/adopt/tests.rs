@@ -21,7 +21,8 @@ fn a_download_cache_is_adopted() {
     tree.put_version("example.com/M@v1.0.0", 100);
     let folder = "example.com/!m/@v";
     tree.put(&format!("{folder}/v1.0.0.ziphash"), "h1:w5fcysjrx7yqtD/aO+QwRjYZOKnaM9Uh2b40tElTs3Y=");
-    for name in ["v1.0.0.lock", "v1.0.1.partial", "v1.0.1.lock", "list.lock", "v1.0.2.part", "x.tmp", "v1.0.2.mod.tmp"] {
+    for name in ["v1.0.0.lock", "v1.0.1.partial", "v1.0.1.lock", "list.lock", "v1.0.2.part", "x.tmp", "v1.0.2.mod.tmp"]
+    {
         tree.put(&format!("{folder}/{name}"), "");
     }
     tree.put(&format!("{folder}/list"), "v1.0.0\n");

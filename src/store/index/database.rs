@@ -158,13 +158,7 @@ impl Database {
         // From here on a kill leaves an index that may lack the newest files: it must not look orderly any more.
         let was_clean = db.remove(KEY_CLEAN).map_err(open_error)?.is_some();
         db.flush().map_err(open_error)?;
-        Ok((
-            Self {
-                db,
-                touched: AtomicU32::new(0),
-            },
-            State { existed, was_clean },
-        ))
+        Ok((Self { db, touched: AtomicU32::new(0) }, State { existed, was_clean }))
     }
 
     /// Returns a bucket's bytes, empty if there are none.
@@ -190,14 +184,7 @@ impl Database {
     pub(super) fn write(&self, class: Class, bucket: u16, bytes: Vec<u8>) -> Result<(), Damage> {
         self.touched.fetch_add(1, Ordering::Relaxed);
         let key = bucket_key(class, bucket);
-        guarded(|| {
-            if bytes.is_empty() {
-                self.db.remove(key)
-            } else {
-                self.db.insert(key, bytes)
-            }
-            .map(drop)
-        })
+        guarded(|| if bytes.is_empty() { self.db.remove(key) } else { self.db.insert(key, bytes) }.map(drop))
     }
 
     /// Makes sled forget the pages it has read, once `buckets_max` buckets were read or written; takes some milliseconds
@@ -220,21 +207,10 @@ impl Database {
     /// Returns the kept totals.
     pub(super) fn counted(&self) -> Result<Counted, Damage> {
         let kept = guarded(|| self.db.get(KEY_TOTALS))?.unwrap_or_default();
-        let mut numbers = kept
-            .chunks_exact(8)
-            .map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
+        let mut numbers = kept.chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
         let mut next = || numbers.next().unwrap_or(0);
-        let records = Totals {
-            files: next(),
-            bytes: next(),
-        };
-        Ok(Counted {
-            records,
-            other: Totals {
-                files: next(),
-                bytes: next(),
-            },
-        })
+        let records = Totals { files: next(), bytes: next() };
+        Ok(Counted { records, other: Totals { files: next(), bytes: next() } })
     }
 
     /// Keeps the totals.
@@ -248,9 +224,7 @@ impl Database {
     pub(super) fn upstreams(&self) -> Result<Vec<String>, Damage> {
         guarded(|| {
             let values = self.db.scan_prefix(KEY_UPSTREAM).values();
-            values
-                .map(|name| name.map(|name| String::from_utf8_lossy(&name).into_owned()))
-                .collect()
+            values.map(|name| name.map(|name| String::from_utf8_lossy(&name).into_owned())).collect()
         })
     }
 
@@ -323,13 +297,6 @@ fn open_error(err: sled::Error) -> OpenError {
 
 /// Returns what a panic said, on one line.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("panic without a text")
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panic without a text").lines().next().unwrap_or_default().to_owned()
 }

@@ -27,11 +27,7 @@ fn after(hours: u64) -> UnixSeconds {
 }
 
 fn negative(body: &str, fetched: UnixSeconds) -> NegativeAnswer {
-    NegativeAnswer {
-        fetched,
-        status: 404,
-        body: body.into(),
-    }
+    NegativeAnswer { fetched, status: 404, body: body.into() }
 }
 
 /// What is noted is known at once, after writing, and after a restart; the totals follow.
@@ -43,16 +39,10 @@ fn entries_outlive_the_process() {
     let absent = resource("example.com/@v/list");
     let check = |index: &Index| {
         let entry = index.version(&m).unwrap();
-        assert_eq!(
-            (entry.info_bytes, entry.mod_bytes, entry.zip_bytes),
-            (Some(60), None, Some(1000))
-        );
+        assert_eq!((entry.info_bytes, entry.mod_bytes, entry.zip_bytes), (Some(60), None, Some(1000)));
         assert_eq!((entry.verdict, entry.h1), (Verdict::Verified, Some([9; 32])));
         assert_eq!((entry.fetched, entry.last_used), (Some(NOW), NOW));
-        assert_eq!(
-            index.upstream_name(entry.upstream.unwrap()).as_deref(),
-            Some("https://proxy.example")
-        );
+        assert_eq!(index.upstream_name(entry.upstream.unwrap()).as_deref(), Some("https://proxy.example"));
         assert_eq!(index.mutable(&list).unwrap().etag.as_deref(), Some("\"e\""));
         assert_eq!(index.negative(&absent).unwrap().body, b"not found: example.com");
         assert_eq!(index.version(&version("example.com/m@v1.0.0")), None);
@@ -63,12 +53,7 @@ fn entries_outlive_the_process() {
     index.note_artifact(&m, ArtifactKind::Zip, 1000, "https://proxy.example", NOW);
     index.note_verdict(&m, Verdict::Verified, Some([9; 32]));
     index.note_verdict(&m, Verdict::Unverifiable, None);
-    let entry = MutableEntry {
-        fetched: NOW,
-        bytes: 7,
-        etag: Some("\"e\"".into()),
-        ..MutableEntry::default()
-    };
+    let entry = MutableEntry { fetched: NOW, bytes: 7, etag: Some("\"e\"".into()), ..MutableEntry::default() };
     index.note_mutable(&list, &entry);
     index.note_negative(&absent, &negative("not found: example.com", NOW));
     index.count_other(2, 500);
@@ -86,10 +71,7 @@ fn entries_outlive_the_process() {
     index.forget_mutable(&list);
     index.forget_negative(&absent);
     for _ in 0..2 {
-        assert_eq!(
-            (index.version(&m), index.mutable(&list), index.negative(&absent)),
-            (None, None, None)
-        );
+        assert_eq!((index.version(&m), index.mutable(&list), index.negative(&absent)), (None, None, None));
         index.maintain();
     }
     assert_eq!(index.totals(), Totals { files: 2, bytes: 500 });
@@ -137,12 +119,9 @@ fn uses_are_batched() {
     index.note_found(&m, ArtifactKind::Mod, 30, None, NOW);
     index.write_pending();
     let stored = |index: &Index| index.read_version(&Place::of_version(&m)).unwrap().last_used;
-    for (used, expected) in [
-        (UnixSeconds(NOW.0 + 3599), NOW),
-        (after(1), after(1)),
-        (NOW, after(1)),
-        (after(9), after(9)),
-    ] {
+    for (used, expected) in
+        [(UnixSeconds(NOW.0 + 3599), NOW), (after(1), after(1)), (NOW, after(1)), (after(9), after(9))]
+    {
         index.touch(&m, used);
         assert_eq!(index.version(&m).unwrap().last_used, used.max(stored(&index)));
         index.write_usage();
@@ -174,10 +153,7 @@ fn a_kill_asks_for_a_scan() {
     index.note_found(&m, ArtifactKind::Mod, 30, None, after(5));
     index.note_found(&m, ArtifactKind::Zip, 90, Some([1; 32]), after(5));
     let entry = index.version(&m).unwrap();
-    assert_eq!(
-        (entry.last_used, entry.zip_bytes, entry.h1),
-        (NOW, Some(90), Some([1; 32]))
-    );
+    assert_eq!((entry.last_used, entry.zip_bytes, entry.h1), (NOW, Some(90), Some([1; 32])));
     index.maintain();
     assert_eq!(index.totals(), Totals { files: 2, bytes: 120 });
 }
@@ -189,10 +165,7 @@ fn negative_answers_are_bounded() {
     assert!(most <= 50_000, "{most}");
     let mut records = bucket::Records::new();
     for number in 0..40_u8 {
-        records.insert(
-            vec![number],
-            negative("", UnixSeconds(1000 - u64::from(number))).encode(),
-        );
+        records.insert(vec![number], negative("", UnixSeconds(1000 - u64::from(number))).encode());
     }
     write::drop_oldest(&mut records);
     let kept: Vec<u8> = records.keys().map(|key| key[0]).collect();
@@ -214,10 +187,7 @@ fn scans_meet_every_version() {
         ControlFlow::Continue(())
     });
     assert!(is_done);
-    assert_eq!(
-        (met.len(), met.iter().map(|(_, bytes)| bytes).sum::<u64>()),
-        (3000, 2999 * 3000 / 2)
-    );
+    assert_eq!((met.len(), met.iter().map(|(_, bytes)| bytes).sum::<u64>()), (3000, 2999 * 3000 / 2));
     met.sort();
     met.dedup_by(|(a, _), (b, _)| a == b);
     assert_eq!(met.len(), 3000);
@@ -242,10 +212,7 @@ fn other_formats_are_started_anew() {
         db.flush().unwrap();
     }
     let index = opened(root.path());
-    assert_eq!(
-        index.take_scan_reason(),
-        Some(ScanReason::Damaged("format 200 instead of 1".into()))
-    );
+    assert_eq!(index.take_scan_reason(), Some(ScanReason::Damaged("format 200 instead of 1".into())));
     index.close();
     std::fs::remove_dir_all(&folder).unwrap();
     std::fs::create_dir_all(folder.join("db")).unwrap();
@@ -261,9 +228,7 @@ fn other_formats_are_started_anew() {
 fn damage_is_survived() {
     let root = tempfile::tempdir().unwrap();
     let index = opened(root.path());
-    let all: Vec<ModuleVersion> = (0..600)
-        .map(|n| version(&format!("example.com/m{}@v1.0.{n}", n % 50)))
-        .collect();
+    let all: Vec<ModuleVersion> = (0..600).map(|n| version(&format!("example.com/m{}@v1.0.{n}", n % 50))).collect();
     for m in &all {
         index.note_found(m, ArtifactKind::Mod, 77, Some([5; 32]), NOW);
     }

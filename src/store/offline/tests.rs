@@ -109,7 +109,9 @@ fn queries_find_stored_versions() {
     tree.put("example.com/m/@v/master.info", info(old));
     tree.put("example.com/m/@v/gone.info", info("v1.9.9"));
     let origin = |version: &str, hash: &str, reference: &str| {
-        format!("{{\"Version\":\"{version}\",\"Origin\":{{\"VCS\":\"git\",\"Hash\":\"{hash}\",\"Ref\":\"{reference}\"}}}}")
+        format!(
+            "{{\"Version\":\"{version}\",\"Origin\":{{\"VCS\":\"git\",\"Hash\":\"{hash}\",\"Ref\":\"{reference}\"}}}}"
+        )
     };
     let commit = "feedfacefeedfacefeedfacefeedfacefeedface";
     tree.put("example.com/m/@v/v1.2.3.info", origin("v1.2.3", commit, "refs/tags/v1.2.3"));
