@@ -71,7 +71,6 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
 /// Removes `folder` if it is empty, then the ones above it, up to `root`, which stays.
 ///
 /// A fill that is about to name its file in such a folder finds it missing and makes it again.
-#[expect(clippy::disallowed_methods, reason = "the store removes its own folders")]
 pub(super) fn remove_empty_folders(folder: &Path, root: &Path) {
     let is_below = |folder: &&Path| folder.starts_with(root) && *folder != root;
     for folder in folder.ancestors().take_while(is_below) {

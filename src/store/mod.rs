@@ -28,6 +28,7 @@ use crate::sumdb::tile::Tile;
 pub mod adopt;
 mod blob;
 pub mod durable;
+pub mod gc;
 pub mod index;
 pub mod offline;
 pub mod partial;

@@ -125,8 +125,8 @@ impl<'a> Stored<'a> {
         {
             return Ok(Some(remembered));
         }
-        let text: String = tagged.iter().map(|version| format!("{version}\n")).collect();
-        Ok(self.is_known.then(|| text.into_bytes()))
+        let lines = tagged.iter().flat_map(|version| [version.as_str(), "\n"]);
+        Ok(self.is_known.then(|| lines.collect::<String>().into_bytes()))
     }
 
     /// Returns the `.info` of the version that counts as the latest of what can be had, else the remembered answer.

@@ -118,9 +118,9 @@ impl Pins {
     ///
     /// # Errors
     /// [`PinError::TooMany`] or [`PinError::Io`]; the pins are as they were then.
-    pub fn add(&self, pin: Pin) -> Result<bool, PinError> {
+    pub fn add(&self, pin: &Pin) -> Result<bool, PinError> {
         let mut pins = self.lock();
-        if pins.contains(&pin) {
+        if pins.contains(pin) {
             return Ok(false);
         }
         if pins.len() >= PINS_MAX {
@@ -128,7 +128,7 @@ impl Pins {
         }
         pins.insert(pin.clone());
         self.write(&pins).inspect_err(|_| {
-            pins.remove(&pin);
+            pins.remove(pin);
         })?;
         Ok(true)
     }
@@ -197,9 +197,9 @@ mod tests {
     fn pins_are_a_file() {
         let root = tempfile::tempdir().unwrap();
         let pins = Pins::load(root.path()).unwrap();
-        assert!(pins.add(Pin::parse("example.com/B@v1.2.3").unwrap()).unwrap());
-        assert!(pins.add(Pin::parse("example.com/a").unwrap()).unwrap());
-        assert!(!pins.add(Pin::parse("example.com/a").unwrap()).unwrap());
+        assert!(pins.add(&Pin::parse("example.com/B@v1.2.3").unwrap()).unwrap());
+        assert!(pins.add(&Pin::parse("example.com/a").unwrap()).unwrap());
+        assert!(!pins.add(&Pin::parse("example.com/a").unwrap()).unwrap());
         let text = std::fs::read_to_string(root.path().join(".larder/pins")).unwrap();
         assert_eq!(text, "example.com/B@v1.2.3\nexample.com/a\n");
 
@@ -237,7 +237,7 @@ mod tests {
         let pins = Pins::load(root.path()).unwrap();
         std::fs::create_dir_all(root.path().join(".larder/pins/taken")).unwrap();
         assert!(matches!(
-            pins.add(Pin::parse("example.com/a").unwrap()),
+            pins.add(&Pin::parse("example.com/a").unwrap()),
             Err(PinError::Io { .. })
         ));
         assert_eq!(pins.list(), []);
