@@ -1,4 +1,4 @@
-//! The logger: env_logger on stderr, with the journal's priorities where stderr is the journal.
+//! The logger: `env_logger` on stderr, with the journal's priorities where stderr is the journal.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -11,9 +11,8 @@ pub fn start(filter: &str) {
     if is_journal() {
         builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
     } else {
-        builder.format(|out, record| {
-            writeln!(out, "{} {:<5} {}", out.timestamp_seconds(), record.level(), record.args())
-        });
+        builder
+            .format(|out, record| writeln!(out, "{} {:<5} {}", out.timestamp_seconds(), record.level(), record.args()));
     }
     // A second logger in one process is a test's business; the first one stays.
     let _ = builder.try_init();

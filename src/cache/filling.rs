@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::cache::{Cache, negative_of};
 use crate::fill::small::Fetched;
 use crate::fill::{FillState, Growing, Head, HeadWriter, Whole, judge};
-use crate::module::{ModuleVersion};
+use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Mutability, Resource};
 use crate::store::index::MutableEntry;
 use crate::store::{self, StoredFile};
@@ -42,11 +42,9 @@ impl Cache {
             return self.publish_stored(resource, head, stored, "", false).await;
         }
         let ask = match (&stored, self.index.mutable(resource)) {
-            (Some(_), Some(entry)) => Ask {
-                if_none_match: entry.etag,
-                if_modified_since: entry.last_modified,
-                ..Ask::default()
-            },
+            (Some(_), Some(entry)) => {
+                Ask { if_none_match: entry.etag, if_modified_since: entry.last_modified, ..Ask::default() }
+            }
             (Some(_) | None, _) => Ask::default(),
         };
         let started = self.clock.steady();
@@ -66,7 +64,11 @@ impl Cache {
             return;
         };
         // Those who wait get the judged bytes now; that a copy is safe on the disk is not their concern.
-        head.publish(Head::Whole(Whole { body: body.clone(), upstream: Arc::clone(&fetched.upstream), is_revalidated: false }));
+        head.publish(Head::Whole(Whole {
+            body: body.clone(),
+            upstream: Arc::clone(&fetched.upstream),
+            is_revalidated: false,
+        }));
         let bytes = body.len();
         let commit = {
             let (store, resource, body) = (Arc::clone(&self.store), resource.clone(), body.clone());
@@ -114,7 +116,14 @@ impl Cache {
         }
     }
 
-    async fn publish_stored(&self, resource: &Resource, head: &HeadWriter, stored: StoredFile, upstream: &str, is_revalidated: bool) {
+    async fn publish_stored(
+        &self,
+        resource: &Resource,
+        head: &HeadWriter,
+        stored: StoredFile,
+        upstream: &str,
+        is_revalidated: bool,
+    ) {
         match store::blocking(move || stored.read().map_err(|err| store::Error::at("stored file", err))).await {
             Ok(body) => head.publish(Head::Whole(Whole { body, upstream: Arc::from(upstream), is_revalidated })),
             Err(err) => self.failed(resource, head, Failure::from(err)),

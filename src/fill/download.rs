@@ -147,13 +147,13 @@ impl<'a> Transfer<'a> {
     async fn run(&mut self) -> Result<(), Failure> {
         let mut walk = self.with.upstreams.route(&self.resource);
         while let Some(upstream) = walk.next_upstream() {
-            let Err(failure) = self.from_upstream(&upstream).await else { return Ok(()) };
+            let Err(failure) = self.fetch_from(&upstream).await else { return Ok(()) };
             walk.failed(failure)?;
         }
         Err(walk.end())
     }
 
-    async fn from_upstream(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
+    async fn fetch_from(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
         let mut retry = self.with.upstreams.retry();
         loop {
             let failure = match self.attempt(upstream).await {
@@ -211,7 +211,7 @@ impl<'a> Transfer<'a> {
             Part::Whole | Part::NotModified => self.begun(upstream, &answer)?,
         };
         self.upstream = Arc::clone(&upstream.name);
-        let helpers = if self.can_share(&answer) { self.with.connections - 1 } else { 0 };
+        let helpers = if can_share(&answer) { self.with.connections - 1 } else { 0 };
         let this = &*self;
         let mut streams = FuturesUnordered::new();
         streams.push(this.stream(upstream, Some((claim, answer.body))));
@@ -266,12 +266,6 @@ impl<'a> Transfer<'a> {
         *self.lock() = segments;
         self.publish_length();
         Ok(claim)
-    }
-
-    fn can_share(&self, answer: &Answer) -> bool {
-        answer.has_ranges
-            && answer.validator.is_some()
-            && answer.length.is_some_and(|length| length > PARALLEL_BYTES_MIN)
     }
 
     /// One connection's work: its first piece, then whatever is left to take over.
@@ -521,4 +515,9 @@ impl<'a> Transfer<'a> {
 /// Returns whether an answer is a piece of, or is, the file we have the beginning of.
 fn is_piece_of(identity: &Identity, answer: &Answer) -> bool {
     identity.validator.is_some() && identity.validator == answer.validator && identity.length == answer.length
+}
+
+/// Returns whether several connections may fetch pieces of this file.
+fn can_share(answer: &Answer) -> bool {
+    answer.has_ranges && answer.validator.is_some() && answer.length.is_some_and(|length| length > PARALLEL_BYTES_MIN)
 }

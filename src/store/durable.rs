@@ -13,18 +13,14 @@ use std::path::Path;
 /// # Errors
 /// What the system says. The file at `path` is then the old one, unless only the last step, syncing its folder, failed.
 pub fn replace_file(own_folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let folder = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let temporary_folder = own_folder.join("tmp");
     make_folders(&temporary_folder)?;
     let temporary = temporary_folder.join(format!("{:016x}.new", fastrand::u64(..)));
-    write_new(&temporary, content)
-        .and_then(|()| rename(&temporary, path))
-        .inspect_err(|_| {
-            // The failure itself is reported; a temporary file that stays is swept at the next start.
-            let _ = remove_file(&temporary);
-        })?;
+    write_new(&temporary, content).and_then(|()| rename(&temporary, path)).inspect_err(|_| {
+        // The failure itself is reported; a temporary file that stays is swept at the next start.
+        let _ = remove_file(&temporary);
+    })?;
     sync_folder(folder)
 }
 

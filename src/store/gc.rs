@@ -139,10 +139,7 @@ impl Run<'_> {
     /// The free space cannot be found out. Files that cannot be removed are counted in the report.
     pub fn run(&self, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> io::Result<Report> {
         let began = self.clock.steady();
-        let mut report = Report {
-            before: self.index.totals(),
-            ..Report::default()
-        };
+        let mut report = Report { before: self.index.totals(), ..Report::default() };
         report.needed_bytes = needed_bytes(report.before.bytes, free_bytes(self.root)?, limits);
         let mut plan = self.plan(limits, mode, &mut report);
         self.remove_versions(&mut plan, mode, &mut report, each);
@@ -159,16 +156,8 @@ impl Run<'_> {
         let trusted = self.clock.trusted_now();
         let now = trusted.unwrap_or_else(|| self.clock.now());
         report.is_clock_wrong = trusted.is_none() && limits.age_max.is_some();
-        let oldest = trusted
-            .zip(limits.age_max)
-            .map(|(now, age)| UnixSeconds(now.0.saturating_sub(age.as_secs())));
-        let mut plan = Plan {
-            now,
-            is_clock_right: trusted.is_some(),
-            oldest,
-            cutoff_hour: 0,
-            cutoff_bytes: 0,
-        };
+        let oldest = trusted.zip(limits.age_max).map(|(now, age)| UnixSeconds(now.0.saturating_sub(age.as_secs())));
+        let mut plan = Plan { now, is_clock_right: trusted.is_some(), oldest, cutoff_hour: 0, cutoff_bytes: 0 };
         let mut by_hour: BTreeMap<u64, u64> = BTreeMap::new();
         let mut aged_bytes = 0;
         self.index.scan_versions(|version, entry| {
@@ -183,11 +172,7 @@ impl Run<'_> {
             } else {
                 *by_hour.entry(hour_of(last_used)).or_default() += entry.total_bytes();
             }
-            if (self.is_cancelled)() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if (self.is_cancelled)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let mut missing = report.needed_bytes.saturating_sub(aged_bytes);
         for (hour, bytes) in by_hour {
@@ -224,12 +209,7 @@ impl Run<'_> {
             report.versions += 1;
             report.removed.files += entry.file_count();
             report.removed.bytes += bytes;
-            each(&Removal {
-                version,
-                bytes,
-                last_used: entry.last_used,
-                reason,
-            });
+            each(&Removal { version, bytes, last_used: entry.last_used, reason });
             ControlFlow::Continue(())
         });
     }
@@ -265,10 +245,7 @@ impl Run<'_> {
         let mut answers = vec![Resource::Latest(path.clone())];
         for entry in std::fs::read_dir(&folder)? {
             let name = entry?.file_name();
-            match name
-                .to_str()
-                .map(|name| Resource::parse(&format!("{prefix}/@v/{name}")))
-            {
+            match name.to_str().map(|name| Resource::parse(&format!("{prefix}/@v/{name}"))) {
                 Some(Ok(Resource::Artifact(..))) => return Ok(()),
                 Some(Ok(resource)) => answers.push(resource),
                 Some(Err(_)) | None => {}
@@ -339,9 +316,7 @@ impl Plan {
     }
 
     fn is_too_old(&self, last_used: Option<UnixSeconds>) -> bool {
-        self.oldest
-            .zip(last_used)
-            .is_some_and(|(oldest, last_used)| last_used < oldest)
+        self.oldest.zip(last_used).is_some_and(|(oldest, last_used)| last_used < oldest)
     }
 
     fn reason(&self, entry: &VersionEntry) -> Option<Reason> {
@@ -385,27 +360,13 @@ fn log_report(report: &Report, mode: Mode, took: Duration) {
         Mode::DryRun => "housekeeping would remove",
         Mode::Remove => "housekeeping removed",
     };
-    let Report {
-        versions,
-        removed,
-        before,
-        needed_bytes,
-        kept_versions,
-        failures,
-        is_clock_wrong,
-    } = report;
-    let clock = if *is_clock_wrong {
-        "; nothing by age, the clock is not set"
-    } else {
-        ""
-    };
+    let Report { versions, removed, before, needed_bytes, kept_versions, failures, is_clock_wrong } = report;
+    let clock = if *is_clock_wrong { "; nothing by age, the clock is not set" } else { "" };
     let line = format!(
         "{done} {versions} module versions{clock}: files={} bytes={} stored_bytes={} kept={kept_versions} ms={}",
         removed.files,
         removed.bytes,
-        before
-            .bytes
-            .saturating_sub(if mode == Mode::Remove { removed.bytes } else { 0 }),
+        before.bytes.saturating_sub(if mode == Mode::Remove { removed.bytes } else { 0 }),
         took.as_millis(),
     );
     if removed.bytes < *needed_bytes || *failures > 0 {

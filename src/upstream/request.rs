@@ -36,17 +36,17 @@ impl UpstreamList {
             Source::Off => {
                 Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() })
             }
-            Source::Folder(root) => from_folder(upstream, root, resource, ask).await,
+            Source::Folder(root) => open_in_folder(upstream, root, resource, ask).await,
             Source::Http { base, credentials, .. } => {
                 if let Some(reason) = upstream.down_reason() {
                     return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
                 }
-                self.from_http(upstream, base, credentials.as_ref(), resource, ask).await
+                self.ask_http(upstream, base, credentials.as_ref(), resource, ask).await
             }
         }
     }
 
-    async fn from_http(
+    async fn ask_http(
         &self,
         upstream: &Arc<Upstream>,
         base: &Url,
@@ -58,7 +58,7 @@ impl UpstreamList {
         let url =
             address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
         let mut response = self.egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
-        self.note_answer(upstream);
+        upstream.note_answer();
         let name = || Arc::clone(&upstream.name);
         let rejected = |reason: &str| Failure::Rejected { upstream: name(), reason: reason.to_owned() };
         match response.status.as_u16() {
@@ -162,7 +162,12 @@ async fn text(response: &mut Response) -> Bytes {
     Bytes::from(body)
 }
 
-async fn from_folder(upstream: &Arc<Upstream>, root: &Path, resource: &Resource, ask: &Ask) -> Result<Answer, Failure> {
+async fn open_in_folder(
+    upstream: &Arc<Upstream>,
+    root: &Path,
+    resource: &Resource,
+    ask: &Ask,
+) -> Result<Answer, Failure> {
     let path = root.join(resource.path());
     let opened = store::blocking(move || {
         let at = |source| store::Error::Io { path: path.display().to_string(), source };

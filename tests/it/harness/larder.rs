@@ -1,0 +1,232 @@
+//! The binary under test as a handle: start, ask, stop, kill, look at its cache directory and its log.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use reqwest::Method;
+use reqwest::blocking::Response;
+use rustix::process::{Pid, Signal};
+
+use super::client::{Answer, send, try_request};
+use super::{Upstream, wait_for};
+
+/// How a Larder is to be started.
+pub(crate) struct Start {
+    cache: Option<PathBuf>,
+    upstream: String,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Start {
+    /// Begins with the given upstream list, in the notation of `-upstream`.
+    pub(crate) fn upstream(list: &str) -> Self {
+        Self { cache: None, upstream: list.to_owned(), args: Vec::new(), env: Vec::new() }
+    }
+
+    /// Begins with the given stand-in upstream.
+    pub(crate) fn on(upstream: &Upstream) -> Self {
+        Self::upstream(&upstream.url)
+    }
+
+    /// Uses this cache directory instead of a new one.
+    pub(crate) fn cache(mut self, cache: &Path) -> Self {
+        self.cache = Some(cache.to_path_buf());
+        self
+    }
+
+    /// Adds flags.
+    pub(crate) fn args<const N: usize>(mut self, args: [&str; N]) -> Self {
+        self.args.extend(args.map(str::to_owned));
+        self
+    }
+
+    /// Sets a variable; none of the test's own reach the binary, but PATH.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it serves.
+    pub(crate) fn run(self) -> Larder {
+        let folder = super::temp_dir();
+        let cache = self.cache.unwrap_or_else(|| folder.path().join("cache"));
+        let (ready, log) = (folder.path().join("ready"), folder.path().join("log"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.args(["-listen", "127.0.0.1", "-port", "0", "-upstream", &self.upstream, "-cache"]).arg(&cache);
+        // What is slow by default, or depends on the machine's disk, unless the test has set it.
+        for (flag, value) in [("-retry-backoff", "20ms"), ("-min-free-space", "0")] {
+            if !self.args.iter().any(|word| word == flag) {
+                command.args([flag, value]);
+            }
+        }
+        command.arg("-ready-file").arg(&ready).args(&self.args);
+        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("RUST_BACKTRACE", "1").envs(self.env);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        let child = command.spawn().unwrap();
+        let mut larder = Larder { child: Some(child), cache, url: String::new(), log, folder };
+        larder.url = wait_for("the ready file", || {
+            let ended = larder.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "larder ended at start: {ended:?}");
+            std::fs::read_to_string(&ready).ok().filter(|text| !text.is_empty())
+        });
+        larder.url = larder.url.trim().to_owned();
+        larder
+    }
+}
+
+/// A running, or ended, Larder.
+pub(crate) struct Larder {
+    child: Option<Child>,
+    pub(crate) cache: PathBuf,
+    pub(crate) url: String,
+    log: PathBuf,
+    /// Holds the default cache directory, the log and the ready file.
+    #[expect(dead_code, reason = "dropped after the process, which removes the folder")]
+    folder: tempfile::TempDir,
+}
+
+impl Larder {
+    /// Starts one in front of `upstream` with a new cache directory.
+    pub(crate) fn start(upstream: &Upstream) -> Self {
+        Start::on(upstream).run()
+    }
+
+    /// Returns the address it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.strip_prefix("http://").unwrap().parse().unwrap()
+    }
+
+    /// Returns its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// GETs a path and returns the whole answer.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Answer {
+        self.get_with(path, &[])
+    }
+
+    /// GETs a path with headers and returns the whole answer.
+    #[track_caller]
+    pub(crate) fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.request(Method::GET, path, headers)
+    }
+
+    /// GETs a path until the answer is from the store. A reader has the last byte a moment before the file has its final
+    /// name, so what was just fetched may be followed once more as the download it still is.
+    #[track_caller]
+    pub(crate) fn hit(&self, path: &str) -> Answer {
+        wait_for("an answer from the store", || Some(self.get(path).expect(200)).filter(Answer::is_hit))
+    }
+
+    /// Sends a request and returns the whole answer.
+    #[track_caller]
+    pub(crate) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        match try_request(method, &format!("{}{path}", self.url), headers) {
+            Ok(answer) => answer,
+            Err(error) => panic!("{path}: {error}"),
+        }
+    }
+
+    /// GETs a path; an answer that breaks off is an error.
+    pub(crate) fn try_get(&self, path: &str) -> Result<Answer, String> {
+        try_request(Method::GET, &format!("{}{path}", self.url), &[])
+    }
+
+    /// GETs a path and returns as soon as the head of the answer is here.
+    #[track_caller]
+    pub(crate) fn open(&self, path: &str) -> Response {
+        send(Method::GET, &format!("{}{path}", self.url), &[]).unwrap()
+    }
+
+    /// Returns what it has written to stderr.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Returns where a resource is stored.
+    pub(crate) fn stored(&self, path: &str) -> PathBuf {
+        self.cache.join(path.trim_start_matches('/'))
+    }
+
+    /// Returns whether a resource is stored under its final name.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.stored(path).is_file()
+    }
+
+    /// Returns the files in `.larder/tmp`, if there is such a folder.
+    pub(crate) fn partials(&self) -> Vec<PathBuf> {
+        let Ok(entries) = std::fs::read_dir(self.cache.join(".larder/tmp")) else {
+            return Vec::new();
+        };
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    /// Ends it as a power cut would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Sends SIGTERM without waiting.
+    pub(crate) fn signal_term(&self) {
+        signal(self.pid(), Signal::TERM);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let status = wait_for("the end of larder", || child.try_wait().unwrap());
+        self.child = None;
+        status
+    }
+
+    /// Stops it in the ordinary way and asserts that it ends well.
+    pub(crate) fn stop(&mut self) {
+        self.signal_term();
+        let status = self.wait();
+        assert!(status.success(), "larder ended with {status} after SIGTERM");
+    }
+
+    /// Runs a subcommand of the binary on this cache directory.
+    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
+        run_command(&self.cache, args)
+    }
+}
+
+/// Ends a process as a power cut would; for a Larder that other threads are asking at that moment.
+pub(crate) fn kill_process(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
+    rustix::process::kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Runs a subcommand of the binary on a cache directory.
+pub(crate) fn run_command(cache: &Path, args: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_larder"))
+        .args(args)
+        .arg("-cache")
+        .arg(cache)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+impl Drop for Larder {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<_> = log.lines().collect();
+            println!("--- the end of larder's log:\n{}", lines[lines.len().saturating_sub(30)..].join("\n"));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The stand-in upstream (`tests/tools/upstream`) as a handle: built once, started on a port of its own, told to
+//! misbehave, asked what it was asked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::client::try_request;
+use super::{fixture, root, wait_for};
+
+/// The program, built by the first test that needs it.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream");
+    let built = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&program)
+        .arg(".")
+        .current_dir(root().join("tests/tools/upstream"))
+        .env("GOFLAGS", "")
+        .env("GOTOOLCHAIN", "local")
+        .status()
+        .expect("the go command is needed to build the stand-in upstream");
+    assert!(built.success(), "the stand-in upstream does not build");
+    program
+});
+
+/// One request the upstream was sent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+pub(crate) struct Record {
+    pub(crate) method: String,
+    /// As received, still percent-encoded.
+    pub(crate) uri: String,
+    pub(crate) kind: String,
+    pub(crate) host: String,
+    pub(crate) range: String,
+    pub(crate) if_range: String,
+    pub(crate) if_none_match: String,
+    pub(crate) disable_module_fetch: String,
+    pub(crate) authorization: bool,
+    pub(crate) status: u16,
+    /// Body bytes sent.
+    pub(crate) bytes: u64,
+    /// Milliseconds since the start, when it came.
+    pub(crate) at_ms: f64,
+}
+
+impl Record {
+    /// Returns the path asked for, decoded as the protocol needs it.
+    pub(crate) fn path(&self) -> String {
+        self.uri.replace("%21", "!")
+    }
+}
+
+/// A running, or for the moment stopped, stand-in upstream.
+pub(crate) struct Upstream {
+    child: Option<Child>,
+    tree: PathBuf,
+    args: Vec<String>,
+    pub(crate) url: String,
+    folder: tempfile::TempDir,
+}
+
+impl Upstream {
+    /// Serves the fixture tree.
+    pub(crate) fn start() -> Self {
+        Self::with(&fixture(), &[])
+    }
+
+    /// Serves `tree` with more flags (see `tests/tools/upstream/README.md`).
+    pub(crate) fn with(tree: &Path, args: &[&str]) -> Self {
+        let mut upstream = Self {
+            child: None,
+            tree: tree.to_path_buf(),
+            args: args.iter().map(ToString::to_string).collect(),
+            url: String::new(),
+            folder: super::temp_dir(),
+        };
+        upstream.run("127.0.0.1:0");
+        upstream
+    }
+
+    fn run(&mut self, address: &str) {
+        let ready = self.folder.path().join("ready");
+        let _ = std::fs::remove_file(&ready);
+        let mut command = Command::new(&*PROGRAM);
+        // A test that is killed leaves no process behind for long.
+        command.arg("-tree").arg(&self.tree).args(["-http", address, "-for", "15m", "-ready"]).arg(&ready);
+        command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().unwrap());
+        let line = wait_for("the stand-in upstream's ready file", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
+            assert!(ended.is_none(), "the stand-in upstream ended: {ended:?}");
+            std::fs::read(&ready).ok()
+        });
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        self.url = line["http"].as_str().unwrap().to_owned();
+    }
+
+    /// Returns the address it listens on.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// Ends it: from now on connections to its port are refused.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the port it had; its log and its rules begin anew.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let address = self.address().to_owned();
+        self.run(&address);
+    }
+
+    fn control(&self, method: Method, path: &str) -> Value {
+        let answer = try_request(method, &format!("{}/_/{path}", self.url), &[]).unwrap();
+        serde_json::from_slice(&answer.body).unwrap_or_default()
+    }
+
+    /// Replaces the fault rules.
+    pub(crate) fn faults(&self, rules: Value) {
+        let url = format!("{}/_/faults", self.url);
+        let client = super::client_from(std::net::Ipv4Addr::LOCALHOST);
+        let answer = client.put(url).body(rules.to_string()).send().unwrap();
+        assert!(answer.status().is_success(), "the rules are refused: {}", answer.text().unwrap());
+    }
+
+    /// Returns the finished requests so far, in the order they ended.
+    pub(crate) fn log(&self) -> Vec<Record> {
+        serde_json::from_value(self.control(Method::GET, "log")).unwrap()
+    }
+
+    /// Returns the finished requests for one path (unencoded, with its leading slash).
+    pub(crate) fn log_of(&self, path: &str) -> Vec<Record> {
+        self.log().into_iter().filter(|record| record.path() == path).collect()
+    }
+
+    /// Returns how many body bytes were sent for one path.
+    pub(crate) fn bytes_of(&self, path: &str) -> u64 {
+        self.log_of(path).iter().map(|record| record.bytes).sum()
+    }
+
+    /// Returns how many requests it has finished.
+    pub(crate) fn requests(&self) -> u64 {
+        self.stats()["requests"].as_u64().unwrap()
+    }
+
+    /// Returns its counters.
+    pub(crate) fn stats(&self) -> Value {
+        self.control(Method::GET, "stats?paths=1")
+    }
+
+    /// Returns how many requests are running.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.stats()["in_flight"].as_u64().unwrap()
+    }
+
+    /// Forgets the log and the counters.
+    pub(crate) fn reset(&self) {
+        self.control(Method::POST, "reset");
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,126 @@
+//! Holds the source to the shape ARCHITECTURE.md draws: which module may use which, and how long a file may be.
+//!
+//! Reads the files under `src/` and `tests/` as text; calls nothing of Larder. A new edge is a decision: it is added
+//! to the table here and to the drawing there in one commit.
+#![expect(clippy::unwrap_used, reason = "a test asserts by ending")]
+
+use std::path::{Path, PathBuf};
+
+/// Each module and those it may use, from the top of the drawing to its ground.
+///
+/// `config` composes the lower modules' own configurations and is used by those at the top alone.
+const MAY_USE: [(&str, &[&str]); 18] = [
+    ("main", &["app", "cli", "config", "control", "logging", "progress"]),
+    (
+        "app",
+        &[
+            "cache", "cli", "clock", "config", "control", "fill", "gc", "logging", "net", "progress", "server",
+            "shutdown", "store", "upstream",
+        ],
+    ),
+    ("cli", &["config", "control", "module", "store"]),
+    ("control", &["cache", "clock", "config", "module", "shutdown", "store"]),
+    ("config", &["cli", "module", "net"]),
+    ("server", &["cache", "clock", "fill", "module", "net", "resource", "shutdown", "store", "sumdb"]),
+    ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),
+    ("fill", &["clock", "module", "net", "progress", "resource", "shutdown", "store", "upstream"]),
+    ("upstream", &["clock", "module", "net", "resource", "shutdown", "store"]),
+    ("store", &["clock", "module", "resource", "shutdown", "sumdb"]),
+    ("net", &["clock", "shutdown"]),
+    ("progress", &["clock"]),
+    ("logging", &["progress"]),
+    ("resource", &["module", "sumdb"]),
+    ("sumdb", &["module"]),
+    ("module", &[]),
+    ("shutdown", &["clock"]),
+    ("clock", &[]),
+];
+
+/// A file above this is two files, in lines.
+const FILE_LINES_MAX: usize = 500;
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Returns the text without its tests, which may use anything.
+fn without_tests(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
+}
+
+/// Returns the names that follow `crate::` outside comments.
+fn used_modules(text: &str) -> Vec<String> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let mut used: Vec<String> = code
+        .flat_map(|line| line.split("crate::").skip(1))
+        .map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect())
+        .collect();
+    used.sort();
+    used.dedup();
+    used
+}
+
+/// Every module uses only what the drawing lets it use.
+#[test]
+fn modules_use_what_stands_below_them() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for file in rust_files(&source) {
+        let below = file.strip_prefix(&source).unwrap();
+        let first = below.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = first.trim_end_matches(".rs");
+        let is_test = below.file_stem().unwrap().to_str().unwrap().starts_with("tests");
+        if module == "lib" || is_test {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == module) else {
+            wrong.push(format!("{module}: not in the drawing"));
+            continue;
+        };
+        for used in used_modules(without_tests(&text)) {
+            if used != module && MAY_USE.iter().any(|(name, _)| *name == used) && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("{}: uses {used}", below.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is pure knows neither the runtime nor the log nor the network.
+#[test]
+fn pure_modules_are_pure() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = rust_files(&source);
+    for file in &files {
+        let below = file.strip_prefix(&source).unwrap().to_str().unwrap();
+        if ["module", "sumdb", "resource"].iter().any(|pure| below.starts_with(pure)) {
+            let text = std::fs::read_to_string(file).unwrap();
+            for foreign in ["tokio::", "log::", "hyper", "sled::", "std::net"] {
+                assert!(!without_tests(&text).contains(foreign), "{below} uses {foreign}");
+            }
+        }
+    }
+}
+
+/// Every file says at its top what it owns, and none is longer than a person wants to read.
+#[test]
+fn files_begin_with_a_header_and_end_in_time() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in [rust_files(&root.join("src")), rust_files(&root.join("tests"))].concat() {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with("//!"), "{} has no header", file.display());
+        let lines = without_tests(&text).lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines", file.display());
+    }
+}
