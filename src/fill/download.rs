@@ -8,6 +8,7 @@
 //! there is a single stream; after a break it begins again at zero, and what readers have already been given must come
 //! out equal, or the download fails ([`Failure::Changed`]).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes};
@@ -107,6 +108,8 @@ struct Transfer<'a> {
     partial: Partial,
     segments: Mutex<Segments>,
     state: watch::Sender<FillState>,
+    /// How many bytes are there, for people to see.
+    received: Arc<AtomicU64>,
     head: &'a HeadWriter,
     /// The most bytes that were ever there; only more than that is progress.
     done_bytes_max: u64,
@@ -137,6 +140,7 @@ impl<'a> Transfer<'a> {
             segments: Mutex::new(segments),
             partial,
             state,
+            received: Arc::default(),
             head,
             length: 0,
             upstream,
@@ -397,7 +401,12 @@ impl<'a> Transfer<'a> {
         if !is_same {
             return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
         }
-        let finished = self.lock().advance(claim.start, &buffer);
+        let finished = {
+            let mut segments = self.lock();
+            let finished = segments.advance(claim.start, &buffer);
+            self.received.store(segments.done_bytes(), Ordering::Relaxed);
+            finished
+        };
         if let Some((index, crc)) = finished {
             let writer = writer.clone();
             store::blocking(move || writer.note_block(index, crc)).await?;
@@ -428,6 +437,7 @@ impl<'a> Transfer<'a> {
         let growing = Growing {
             file: Arc::clone(&self.partial.file),
             state: self.state.subscribe(),
+            received: Arc::clone(&self.received),
             upstream: Arc::clone(&self.upstream),
         };
         self.head.publish(Head::Growing(growing));
