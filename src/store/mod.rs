@@ -218,6 +218,14 @@ impl Store {
         self.unlink(&resource.path())
     }
 
+    /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_own(&self, name: &str) -> Result<(), Error> {
+        self.unlink(&format!("{OWN}/{name}"))
+    }
+
     /// Writes a file that others wait for, at a path outside the tree, so that it appears whole.
     ///
     /// # Errors
