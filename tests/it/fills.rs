@@ -31,7 +31,9 @@ fn assert_refused_then_right(larder: &Larder, upstream: &Upstream, path: &str, t
     }
     assert!(!larder.has(path), "{why}: it is stored");
     upstream.faults(json!([]));
-    assert!(larder.get(path).expect(200).body == truth, "{why}: wrong after the upstream is right again");
+    let answer =
+        larder.try_get(path).unwrap_or_else(|error| panic!("{why}: after the upstream is right again: {error}"));
+    assert!(answer.expect(200).body == truth, "{why}: wrong after the upstream is right again");
 }
 
 /// Fifty clients asking at once for one zip cost one upstream request, and each gets the whole.
