@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{self, Cache};
 use crate::cli::Command;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, is_under_journal};
 use crate::fill::Fills;
 use crate::fill::download::{self, Downloader};
 use crate::fill::small::SmallFiles;
@@ -47,7 +47,7 @@ const EXIT_FAILURE: u8 = 1;
 
 /// Runs what the command line asks for.
 pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
-    logging::start(&config.log_level);
+    logging::start(&config.log_level, is_under_journal());
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -62,7 +62,9 @@ pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
     };
     let result = match command {
         Command::Serve | Command::CheckConfig => runtime.block_on(serve(config)),
-        Command::Status | Command::Gc { .. } | Command::Pin { .. } | Command::Pins | Command::Unpin { .. } => Err("not yet".to_owned()),
+        Command::Status | Command::Gc { .. } | Command::Pin { .. } | Command::Pins | Command::Unpin { .. } => {
+            Err("not yet".to_owned())
+        }
     };
     // Threads that wait for a dead disk must not keep the program.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -83,7 +85,8 @@ async fn serve(config: Config) -> Result<(), String> {
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
     listener::raise_open_files();
-    let store = Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
+    let store =
+        Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
     let listeners = listen(&config)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     // Two groups: what serves clients ends first, what works for the cache after it.
@@ -104,7 +107,11 @@ async fn serve(config: Config) -> Result<(), String> {
             max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
             max_per_client: usize::try_from(config.max_connections_per_client).unwrap_or(usize::MAX),
         },
-        allow: if config.allow.is_empty() { AllowList::office(clock.clone()) } else { AllowList::only(config.allow.clone()) },
+        allow: if config.allow.is_empty() {
+            AllowList::office(clock.clone())
+        } else {
+            AllowList::only(config.allow.clone())
+        },
         drain_deadline: DRAIN_DEADLINE,
     };
     if let (Some(path), Some(address)) = (&config.ready_file, addresses.first()) {
@@ -140,7 +147,10 @@ fn build_cache(config: &Config, store: &Arc<Store>, working: &Tasks, clock: &Clo
     };
     let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), working.token().clone());
     Ok(Arc::new(Cache {
-        config: cache::Config { network_mode: upstreams::network_mode(config.network_mode), fresh_for: config.fresh_for },
+        config: cache::Config {
+            network_mode: upstreams::network_mode(config.network_mode),
+            fresh_for: config.fresh_for,
+        },
         store: Arc::clone(store),
         index: Arc::new(Index::opening(store.root())),
         adoption: Arc::new(Adoption::of(store.root())),
@@ -169,7 +179,8 @@ fn keep_index(cache: &Arc<Cache>, working: &Tasks, is_stopping: &Arc<AtomicBool>
                 let reason = cache.index.take_scan_reason();
                 if reason.is_some() || !cache.adoption.is_complete() {
                     let is_cancelled = || is_stopping.load(Ordering::Relaxed);
-                    let scanned = adopt::scan(&cache.adoption, &cache.index, &cache.clock, reason.as_ref(), &is_cancelled);
+                    let scanned =
+                        adopt::scan(&cache.adoption, &cache.index, &cache.clock, reason.as_ref(), &is_cancelled);
                     scanned.map_err(|err| store::Error::at("reading the tree", err))?;
                 }
                 Ok(())
@@ -189,9 +200,13 @@ fn keep_index(cache: &Arc<Cache>, working: &Tasks, is_stopping: &Arc<AtomicBool>
 fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
     let inherited = listener::adopt().map_err(|err| err.to_string())?;
     if !inherited.is_empty() {
-        let ports: Vec<u16> = inherited.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
+        let ports: Vec<u16> =
+            inherited.iter().filter_map(|listener| Some(listener.local_addr().ok()?.port())).collect();
         if !ports.contains(&config.port) {
-            log::warn!("serving on the sockets handed over, ports {ports:?}, and not on the configured port {}", config.port);
+            log::warn!(
+                "serving on the sockets handed over, ports {ports:?}, and not on the configured port {}",
+                config.port
+            );
         }
         return Ok(inherited);
     }

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::cache;
-use crate::config::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamTarget};
 use crate::config::{Config, NetworkMode};
+use crate::config::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamTarget};
 use crate::module::pattern::PatternList;
 use crate::net::egress::Credentials;
 use crate::upstream;
@@ -25,7 +25,8 @@ pub(super) fn config(config: &Config) -> Result<upstream::Config, String> {
     }
     let mut private = Vec::new();
     for entry in &config.private_upstreams {
-        let source = source(&entry.target, entry.auth.as_ref()).map_err(|err| format!("private upstream {}: {err}", entry.pattern))?;
+        let source = source(&entry.target, entry.auth.as_ref())
+            .map_err(|err| format!("private upstream {}: {err}", entry.pattern))?;
         private.push((PatternList::parse(&entry.pattern), source));
     }
     Ok(upstream::Config {
@@ -52,7 +53,10 @@ pub(super) fn lines(config: &Config) -> Vec<String> {
         UpstreamTarget::File(path) => format!("file://{}", path.display()),
         UpstreamTarget::Off => "off".to_owned(),
     };
-    let private = config.private_upstreams.iter().map(|entry: &PrivateUpstream| format!("{} for {}", name(&entry.target), entry.pattern));
+    let private = config
+        .private_upstreams
+        .iter()
+        .map(|entry: &PrivateUpstream| format!("{} for {}", name(&entry.target), entry.pattern));
     config.upstreams.iter().map(|entry| name(&entry.target)).chain(private).collect()
 }
 
@@ -64,8 +68,12 @@ fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>) -> Result<upstre
             let (base, in_url) = url.split_credentials();
             let credentials = match (auth, in_url) {
                 (Some(UpstreamAuth::Basic { user, password }), _) => Some(basic(user, password.reveal())),
-                (Some(UpstreamAuth::Bearer(token)), _) => Some(Credentials::authorization(&format!("Bearer {}", token.reveal()))),
-                (Some(UpstreamAuth::Header { name, value }), _) => Some(Credentials::header(name.as_str(), value.reveal())),
+                (Some(UpstreamAuth::Bearer(token)), _) => {
+                    Some(Credentials::authorization(&format!("Bearer {}", token.reveal())))
+                }
+                (Some(UpstreamAuth::Header { name, value }), _) => {
+                    Some(Credentials::header(name.as_str(), value.reveal()))
+                }
                 (None, Some((user, password))) => Some(basic(&user, password.reveal())),
                 (None, None) => None,
             };

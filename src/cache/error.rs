@@ -69,7 +69,10 @@ impl Error {
             Self::Upstream { failure, .. } => match failure {
                 Failure::NotFound(not_found) => not_found.status,
                 Failure::Refused { status, .. } => *status,
-                Failure::Unavailable { .. } | Failure::Network { .. } | Failure::Rejected { .. } | Failure::Changed { .. } => 502,
+                Failure::Unavailable { .. }
+                | Failure::Network { .. }
+                | Failure::Rejected { .. }
+                | Failure::Changed { .. } => 502,
                 Failure::Offline { .. } => 504,
                 Failure::Store(err) => store_status(err),
                 Failure::Stopped => 503,
@@ -92,10 +95,15 @@ impl Error {
             | Self::Upstream { .. }
             | Self::Busy
             | Self::Store(_) => {
-                let mut text: String = self.to_string().chars().filter(|c| !c.is_control()).collect();
                 let hint = self.hint();
                 let room = CLIENT_TEXT_BYTES_MAX - hint.map_or(0, |hint| hint.len() + "\nhint: ".len());
-                text.truncate(text.floor_char_boundary(room));
+                let mut text = String::new();
+                for c in self.to_string().chars().filter(|c| !c.is_control()) {
+                    if text.len() + c.len_utf8() > room {
+                        break;
+                    }
+                    text.push(c);
+                }
                 if let Some(hint) = hint {
                     text.push_str("\nhint: ");
                     text.push_str(hint);
@@ -109,10 +117,14 @@ impl Error {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Offline { .. } => Some("go list -m -versions MODULE shows the versions that can be had now"),
-            Self::PrivateLookup(_) => Some("set GONOSUMDB for it; GOPRIVATE would also take the module past this cache"),
+            Self::PrivateLookup(_) => {
+                Some("set GONOSUMDB for it; GOPRIVATE would also take the module past this cache")
+            }
             Self::Upstream { failure, .. } => match failure {
                 Failure::Store(err) => store_hint(err),
-                Failure::Refused { .. } => Some("the upstream refuses it; its credentials are set in Larder's configuration"),
+                Failure::Refused { .. } => {
+                    Some("the upstream refuses it; its credentials are set in Larder's configuration")
+                }
                 Failure::NotFound(_)
                 | Failure::Unavailable { .. }
                 | Failure::Network { .. }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::cache::{Cache, negative_of};
 use crate::fill::small::Fetched;
 use crate::fill::{FillState, Growing, Head, HeadWriter, Whole, judge};
-use crate::module::{ModuleVersion};
+use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Mutability, Resource};
 use crate::store::index::MutableEntry;
 use crate::store::{self, StoredFile};
@@ -41,12 +41,17 @@ impl Cache {
         if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
             return self.publish_stored(resource, head, stored, "", false).await;
         }
-        let ask = match (&stored, self.index.mutable(resource)) {
-            (Some(_), Some(entry)) => Ask {
-                if_none_match: entry.etag,
-                if_modified_since: entry.last_modified,
-                ..Ask::default()
-            },
+        let entry = self.index.mutable(resource);
+        // Somebody else's fill may have ended between this request's look at the index and its turn here.
+        if let (Some(stored), Some(entry)) = (&stored, &entry)
+            && self.is_fresh(entry.fetched)
+        {
+            return self.publish_stored(resource, head, stored.clone(), "", true).await;
+        }
+        let ask = match (&stored, entry) {
+            (Some(_), Some(entry)) => {
+                Ask { if_none_match: entry.etag, if_modified_since: entry.last_modified, ..Ask::default() }
+            }
             (Some(_) | None, _) => Ask::default(),
         };
         let started = self.clock.steady();
@@ -66,7 +71,11 @@ impl Cache {
             return;
         };
         // Those who wait get the judged bytes now; that a copy is safe on the disk is not their concern.
-        head.publish(Head::Whole(Whole { body: body.clone(), upstream: Arc::clone(&fetched.upstream), is_revalidated: false }));
+        head.publish(Head::Whole(Whole {
+            body: body.clone(),
+            upstream: Arc::clone(&fetched.upstream),
+            is_revalidated: false,
+        }));
         let bytes = body.len();
         let commit = {
             let (store, resource, body) = (Arc::clone(&self.store), resource.clone(), body.clone());
@@ -114,7 +123,14 @@ impl Cache {
         }
     }
 
-    async fn publish_stored(&self, resource: &Resource, head: &HeadWriter, stored: StoredFile, upstream: &str, is_revalidated: bool) {
+    async fn publish_stored(
+        &self,
+        resource: &Resource,
+        head: &HeadWriter,
+        stored: StoredFile,
+        upstream: &str,
+        is_revalidated: bool,
+    ) {
         match store::blocking(move || stored.read().map_err(|err| store::Error::at("stored file", err))).await {
             Ok(body) => head.publish(Head::Whole(Whole { body, upstream: Arc::from(upstream), is_revalidated })),
             Err(err) => self.failed(resource, head, Failure::from(err)),

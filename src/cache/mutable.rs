@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Cache, CacheStatus, Content, Error, FetchMode, Forward, NetworkMode, Reply, content_of, remembered};
+use crate::cache::{
+    Cache, CacheStatus, Content, Error, FetchMode, Forward, NetworkMode, Reply, content_of, remembered,
+};
 use crate::fill::Head;
 use crate::resource::Resource;
 use crate::store::StoredFile;

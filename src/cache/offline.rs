@@ -15,7 +15,12 @@ use crate::store::{self, StoredFile};
 
 impl Cache {
     /// Says why something immutable that is not stored cannot be had now.
-    pub(super) async fn absent_offline(&self, resource: &Resource, negative: Option<&NegativeAnswer>, reason: String) -> Error {
+    pub(super) async fn absent_offline(
+        &self,
+        resource: &Resource,
+        negative: Option<&NegativeAnswer>,
+        reason: String,
+    ) -> Error {
         if let Some(negative) = negative {
             return remembered(negative);
         }

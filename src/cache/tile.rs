@@ -46,7 +46,9 @@ impl Cache {
 /// Cuts a tile out of a wider one.
 async fn cut(wider: Content, tile: &Tile) -> Result<Option<Content>, Error> {
     let bytes = match wider {
-        Content::Stored(stored) => store::blocking(move || stored.read().map_err(|err| store::Error::at("tile", err))).await?,
+        Content::Stored(stored) => {
+            store::blocking(move || stored.read().map_err(|err| store::Error::at("tile", err))).await?
+        }
         Content::Bytes(bytes) => bytes,
         Content::Growing(_) => return Ok(None),
     };

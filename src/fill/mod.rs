@@ -24,6 +24,7 @@ pub mod judge;
 pub mod reader;
 mod segments;
 pub mod small;
+mod transfer;
 
 pub use reader::{FillReader, FillState};
 
@@ -73,6 +74,9 @@ pub struct Whole {
 }
 
 /// Publishes what a fill has come to. Dropping it unpublished is a failure.
+///
+/// The fill stays in the table until this is dropped, that is, until the file has its name and the index knows of it, or
+/// until what is left of it has been cleared away: nobody starts a second fill among the ruins of the first.
 #[derive(Debug)]
 pub struct HeadWriter {
     head: watch::Sender<Head>,
@@ -83,10 +87,6 @@ pub struct HeadWriter {
 impl HeadWriter {
     /// Lets followers see `head`.
     pub fn publish(&self, head: Head) {
-        // A failed fill leaves the table first: whoever comes from now on starts a new one.
-        if matches!(head, Head::Failed(_)) {
-            self.fills.forget(&self.resource);
-        }
         self.head.send_replace(head);
     }
 }

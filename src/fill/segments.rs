@@ -172,7 +172,7 @@ mod tests {
         let mut all = Segments::new(Some(8 * BLOCK_BYTES));
         let lead = all.claim().unwrap();
         let second = all.claim().unwrap();
-        all.advance(second.start, &vec![0; 100]);
+        all.advance(second.start, &[0; 100]);
         assert_eq!(all.prefix(), 0);
         while all.room(lead.start) > 0 {
             let room = usize::try_from(all.room(lead.start)).unwrap();

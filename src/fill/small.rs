@@ -86,10 +86,8 @@ impl SmallFiles {
             None
         } else {
             let is_large = answer.length.is_none_or(|length| length > USUAL_BYTES_MAX);
-            let _permit = match is_large {
-                true => Some(self.large_in_flight.acquire().await.map_err(|_| Failure::Stopped)?),
-                false => None,
-            };
+            let _permit =
+                if is_large { Some(self.large_in_flight.acquire().await.map_err(|_| Failure::Stopped)?) } else { None };
             let limit = judge::bytes_max(resource);
             let read = answer.body.read_at_most(limit).await;
             let body = read

@@ -161,9 +161,7 @@ struct Place {
 
 /// Finds the last end record and asks that it ends the file.
 fn find_end(file: &File, zip_bytes: u64) -> Result<End, ZipError> {
-    let window = usize::try_from(zip_bytes)
-        .unwrap_or(usize::MAX)
-        .min(END_BYTES + COMMENT_BYTES_MAX);
+    let window = usize::try_from(zip_bytes).unwrap_or(usize::MAX).min(END_BYTES + COMMENT_BYTES_MAX);
     let window_offset = zip_bytes - window as u64;
     let mut tail = vec![0; window];
     file.read_exact_at(&mut tail, window_offset)?;
@@ -177,9 +175,7 @@ fn find_end(file: &File, zip_bytes: u64) -> Result<End, ZipError> {
         return Err(ZipError::NoEnd { bytes: window });
     }
     if record_bytes < record.len() {
-        return Err(ZipError::TrailingBytes {
-            bytes: (record.len() - record_bytes) as u64,
-        });
+        return Err(ZipError::TrailingBytes { bytes: (record.len() - record_bytes) as u64 });
     }
     let end = End {
         offset: window_offset + at as u64,
@@ -190,11 +186,7 @@ fn find_end(file: &File, zip_bytes: u64) -> Result<End, ZipError> {
     // Go looks for a zip64 record on these three figures, the middle one a slip of theirs. It matters: with another
     // rule one file could be two archives.
     let is_maybe_zip64 = end.entries == 0xffff || end.directory_bytes == 0xffff || end.directory_offset == 0xffff_ffff;
-    if is_maybe_zip64 {
-        find_end64(file, zip_bytes, end)
-    } else {
-        Ok(end)
-    }
+    if is_maybe_zip64 { find_end64(file, zip_bytes, end) } else { Ok(end) }
 }
 
 /// Replaces the figures by those of the zip64 end record, if there is a locator for one.
@@ -208,14 +200,8 @@ fn find_end64(file: &File, zip_bytes: u64, end: End) -> Result<End, ZipError> {
         return Ok(end);
     }
     let offset = u64_at(&locator, 8);
-    let outside = ZipError::DirectoryOutside {
-        offset,
-        bytes: END64_BYTES as u64,
-    };
-    if offset
-        .checked_add(END64_BYTES as u64)
-        .is_none_or(|after| after > zip_bytes)
-    {
+    let outside = ZipError::DirectoryOutside { offset, bytes: END64_BYTES as u64 };
+    if offset.checked_add(END64_BYTES as u64).is_none_or(|after| after > zip_bytes) {
         return Err(outside);
     }
     let mut record = [0; END64_BYTES];
@@ -234,10 +220,7 @@ fn find_end64(file: &File, zip_bytes: u64, end: End) -> Result<End, ZipError> {
 /// Settles where the directory is. It ends where the end record begins; if the offset given does not fit to that, bytes
 /// stand before the archive, unless a directory is found at the very offset.
 fn locate_directory(file: &File, zip_bytes: u64, end: &End) -> Result<Place, ZipError> {
-    let outside = || ZipError::DirectoryOutside {
-        offset: end.directory_offset,
-        bytes: end.directory_bytes,
-    };
+    let outside = || ZipError::DirectoryOutside { offset: end.directory_offset, bytes: end.directory_bytes };
     let directory = end.offset.checked_sub(end.directory_bytes).ok_or_else(outside)?;
     if directory >= zip_bytes || i64::try_from(end.directory_offset).is_err() {
         return Err(outside());
@@ -246,18 +229,10 @@ fn locate_directory(file: &File, zip_bytes: u64, end: &End) -> Result<Place, Zip
     if base > 0 {
         let mut window = Window::new(file, end.directory_offset, zip_bytes);
         if matches!(next_entry(&mut window), Ok(Step::Entry(_))) {
-            return Ok(Place {
-                directory: end.directory_offset,
-                entries: end.entries,
-                base: 0,
-            });
+            return Ok(Place { directory: end.directory_offset, entries: end.entries, base: 0 });
         }
     }
-    Ok(Place {
-        directory,
-        entries: end.entries,
-        base,
-    })
+    Ok(Place { directory, entries: end.entries, base })
 }
 
 /// Walks the directory until something else comes, as Go does, and then asks whether that was all.
@@ -269,10 +244,7 @@ fn check_entries(file: &File, zip_bytes: u64, place: &Place, prefix: &str) -> Re
             Step::Entry(entry) => entry,
             Step::Other => break,
             Step::Nothing => {
-                return Err(ZipError::Directory {
-                    found,
-                    expected: place.entries,
-                });
+                return Err(ZipError::Directory { found, expected: place.entries });
             }
         };
         found += 1;
@@ -283,10 +255,7 @@ fn check_entries(file: &File, zip_bytes: u64, place: &Place, prefix: &str) -> Re
         }
         let is_limited = matches!(&entry.name[prefix.len()..], b"go.mod" | b"LICENSE");
         if is_limited && entry.unpacked_bytes > TOP_FILE_BYTES_MAX {
-            return Err(ZipError::TopFileTooLarge {
-                name: shown(&entry.name),
-                bytes: entry.unpacked_bytes,
-            });
+            return Err(ZipError::TopFileTooLarge { name: shown(&entry.name), bytes: entry.unpacked_bytes });
         }
         unpacked_bytes = unpacked_bytes.saturating_add(entry.unpacked_bytes);
         if unpacked_bytes > ZIP_BYTES_MAX {
@@ -294,20 +263,14 @@ fn check_entries(file: &File, zip_bytes: u64, place: &Place, prefix: &str) -> Re
         }
     }
     if found % 0x1_0000 != place.entries % 0x1_0000 {
-        return Err(ZipError::Directory {
-            found,
-            expected: place.entries,
-        });
+        return Err(ZipError::Directory { found, expected: place.entries });
     }
     Ok(())
 }
 
 fn check_name(name: &[u8], prefix: &str) -> Result<(), ZipError> {
     if !name.starts_with(prefix.as_bytes()) {
-        return Err(ZipError::Prefix {
-            name: shown(name),
-            prefix: prefix.to_owned(),
-        });
+        return Err(ZipError::Prefix { name: shown(name), prefix: prefix.to_owned() });
     }
     if name.contains(&b'\n') {
         return Err(ZipError::Newline { name: shown(name) });
@@ -317,24 +280,14 @@ fn check_name(name: &[u8], prefix: &str) -> Result<(), ZipError> {
 
 fn check_local_header(file: &File, zip_bytes: u64, place: &Place, entry: &Entry) -> Result<(), ZipError> {
     let offset = place.base + i128::from(entry.header_offset);
-    let missing = || ZipError::LocalHeader {
-        name: shown(&entry.name),
-        offset,
-    };
+    let missing = || ZipError::LocalHeader { name: shown(&entry.name), offset };
     let start = u64::try_from(offset).map_err(|_| missing())?;
-    if start
-        .checked_add(LOCAL_BYTES as u64)
-        .is_none_or(|after| after > zip_bytes)
-    {
+    if start.checked_add(LOCAL_BYTES as u64).is_none_or(|after| after > zip_bytes) {
         return Err(missing());
     }
     let mut signature = [0; LOCAL_SIGNATURE.len()];
     file.read_exact_at(&mut signature, start)?;
-    if &signature == LOCAL_SIGNATURE {
-        Ok(())
-    } else {
-        Err(missing())
-    }
+    if &signature == LOCAL_SIGNATURE { Ok(()) } else { Err(missing()) }
 }
 
 /// Names are only shown, and cut then; a name that is not UTF-8 is no reason to refuse a zip.
@@ -367,11 +320,8 @@ fn next_entry(window: &mut Window<'_>) -> Result<Step, ZipError> {
     if !header.starts_with(HEADER_SIGNATURE) {
         return Ok(Step::Other);
     }
-    let mut figures = Figures {
-        unpacked: figure_at(header, 24),
-        compressed: figure_at(header, 20),
-        offset: figure_at(header, 42),
-    };
+    let mut figures =
+        Figures { unpacked: figure_at(header, 24), compressed: figure_at(header, 20), offset: figure_at(header, 42) };
     let [name_bytes, extra_bytes, comment_bytes] = [28, 30, 32].map(|at| usize::from(u16_at(header, at)));
     if window.left() < (name_bytes + extra_bytes + comment_bytes) as u64 {
         return Ok(shortage(window));
@@ -379,11 +329,7 @@ fn next_entry(window: &mut Window<'_>) -> Result<Step, ZipError> {
     let name = window.take(name_bytes)?.unwrap_or_default().to_vec();
     let is_whole = figures.widen(window.take(extra_bytes)?.unwrap_or_default());
     window.take(comment_bytes)?;
-    let entry = Entry {
-        name,
-        unpacked_bytes: figures.unpacked,
-        header_offset: figures.offset.cast_signed(),
-    };
+    let entry = Entry { name, unpacked_bytes: figures.unpacked, header_offset: figures.offset.cast_signed() };
     Ok(if is_whole { Step::Entry(entry) } else { Step::Other })
 }
 
@@ -408,11 +354,7 @@ impl Figures {
     /// all ones may be meant as it stands, as Go takes it too.
     fn widen(&mut self, extra: &[u8]) -> bool {
         let mut figures = [&mut self.unpacked, &mut self.compressed, &mut self.offset];
-        let mut is_wanted = [
-            *figures[0] == ELSEWHERE,
-            *figures[1] == ELSEWHERE,
-            *figures[2] == ELSEWHERE,
-        ];
+        let mut is_wanted = [*figures[0] == ELSEWHERE, *figures[1] == ELSEWHERE, *figures[2] == ELSEWHERE];
         let mut rest = extra;
         while rest.len() >= 4 {
             let (tag, field_bytes) = (u16_at(rest, 0), usize::from(u16_at(rest, 2)));

@@ -4,7 +4,6 @@
 //! each next one starting when the one before failed or has been silent for a quarter of a second, and the first that
 //! connects wins (the idea of RFC 8305, without its sorting: the resolver has sorted already).
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -63,13 +62,11 @@ async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     }
 }
 
-fn attempt(address: SocketAddr) -> impl Future<Output = io::Result<TcpStream>> {
-    async move {
-        let stream =
-            TcpStream::connect(address).await.map_err(|err| io::Error::new(err.kind(), format!("{address}: {err}")))?;
-        stream.set_nodelay(true)?;
-        Ok(stream)
-    }
+async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
+    let connected = TcpStream::connect(address).await;
+    let stream = connected.map_err(|err| io::Error::new(err.kind(), format!("{address}: {err}")))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 #[cfg(test)]

@@ -36,10 +36,7 @@ impl RedactedUrl {
     pub fn split_credentials(&self) -> (Url, Option<(String, Secret)>) {
         let credentials = self.has_credentials().then(|| {
             let password = self.0.password().unwrap_or("");
-            (
-                percent_decoded(self.0.username()),
-                Secret::new(percent_decoded(password)),
-            )
+            (percent_decoded(self.0.username()), Secret::new(percent_decoded(password)))
         });
         let mut url = self.0.clone();
         // Both fail only for URLs that cannot have credentials, and then there is nothing to take out.
@@ -163,20 +160,14 @@ mod tests {
     fn credentials_split_off() {
         let cases = [
             ("https://a.example/x", "https://a.example/x", None),
-            (
-                "https://user:p%40s%3as%@a.example/x",
-                "https://a.example/x",
-                Some(("user", "p@s:s%")),
-            ),
+            ("https://user:p%40s%3as%@a.example/x", "https://a.example/x", Some(("user", "p@s:s%"))),
             ("https://token@a.example/", "https://a.example/", Some(("token", ""))),
             ("http://:%C3%A9@a.example/", "http://a.example/", Some(("", "é"))),
         ];
         for (text, bare, expected) in cases {
             let (url, credentials) = RedactedUrl::new(Url::parse(text).unwrap()).split_credentials();
             assert_eq!(url.as_str(), bare);
-            let credentials = credentials
-                .as_ref()
-                .map(|(user, password)| (user.as_str(), password.reveal()));
+            let credentials = credentials.as_ref().map(|(user, password)| (user.as_str(), password.reveal()));
             assert_eq!(credentials, expected);
         }
     }

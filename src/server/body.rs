@@ -12,19 +12,18 @@
 //! source is an error, never the end of the body.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use super::connection::{Link, Segment};
+use super::page_cache::{read_at_once, read_waiting};
 use crate::fill::FillReader;
 
 /// The longest piece of a file sent by one system call; a longer one would keep a worker from other connections.
@@ -34,7 +33,7 @@ pub(super) const PIECE_BYTES_MAX: usize = 256 * 1024;
 static PLACEHOLDER: [u8; PIECE_BYTES_MAX] = [0; PIECE_BYTES_MAX];
 
 /// Up to here reading a file and sending it together with the head costs less than two system calls that avoid the copy.
-const READ_BYTES_MAX: u64 = 16 * 1024;
+const READ_BYTES_MAX: u64 = 8 * 1024;
 
 /// Tells whether `slice` stands for bytes of a file.
 pub(super) fn is_placeholder(slice: &[u8]) -> bool {
@@ -150,21 +149,19 @@ impl Outgoing {
                 self.source = Source::Ended;
                 bytes
             }
-            Source::File { file, offset, end } => match next_piece(&self.link, file, *offset, *end) {
-                Some(piece) => {
-                    *offset += length_of(&piece);
-                    if *offset >= *end {
-                        self.source = Source::Ended;
-                    }
-                    piece
-                }
-                None => {
+            Source::File { file, offset, end } => {
+                let Some(piece) = next_piece(&self.link, file, *offset, *end) else {
                     let (file, offset, length) = (Arc::clone(file), *offset, *end - *offset);
                     let task = tokio::task::spawn_blocking(move || read_waiting(&file, offset, length));
                     self.source = Source::Reading { task, length };
                     return self.poll_bytes(cx);
+                };
+                *offset += length_of(&piece);
+                if *offset >= *end {
+                    self.source = Source::Ended;
                 }
-            },
+                piece
+            }
             Source::Reading { task, .. } => {
                 let read = ready!(Pin::new(task).poll(cx)).unwrap_or_else(|error| Err(error.into()));
                 self.source = Source::Ended;
@@ -210,24 +207,6 @@ fn placeholder_for(link: &Link, file: &Arc<File>, offset: u64, end: u64) -> Byte
     let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(PIECE_BYTES_MAX);
     link.push(Segment { file: Arc::clone(file), offset, length });
     Bytes::from_static(&PLACEHOLDER[..length])
-}
-
-/// Reads bytes of a file if they are in memory, all of them.
-fn read_at_once(file: &File, offset: u64, length: u64) -> Option<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    loop {
-        return match preadv2(file, &mut [IoSliceMut::new(&mut bytes)], offset, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == bytes.len() => Some(bytes.into()),
-            Err(Errno::INTR) => continue,
-            Ok(_) | Err(_) => None,
-        };
-    }
-}
-
-fn read_waiting(file: &File, offset: u64, length: u64) -> io::Result<Bytes> {
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, offset)?;
-    Ok(bytes.into())
 }
 
 fn length_of(bytes: &Bytes) -> u64 {

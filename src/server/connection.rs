@@ -9,8 +9,8 @@
 //! ```
 //!
 //! This needs hyper to queue body slices untouched, which it does for a socket that is vectored (`writev`); the tests
-//! compare served bytes. A piece that is not in the page cache is first read by the blocking pool, so that a slow card
-//! never holds up a worker.
+//! compare served bytes. A piece that is not in memory is first read by the blocking pool (`page_cache`), so that a slow
+//! card never holds up a worker.
 //!
 //! Invariants: what is left in the queue when an answer has been sent ends the connection, so bytes of one answer can
 //! never appear in another; a body that fails resets the connection, so it is never taken for complete.
@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
@@ -33,34 +33,39 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustix::fs::{Advice, fadvise, sendfile};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 use super::ConnectionInfo;
-use super::body::{Body, Outgoing, PIECE_BYTES_MAX, is_placeholder};
+use super::body::{Body, Outgoing, is_placeholder};
 use super::limits::{Activity, Permit, Phase};
+use super::page_cache::{PageCache, Warming, became_shorter, is_in_memory};
 
 /// A request head longer than this is refused with 431; go sends a few hundred bytes.
 const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What is read at a time, only to bring a piece of a file into memory or where the kernel cannot send the file itself.
-const COPY_BYTES_MAX: usize = 32 * 1024;
+/// What is read at a time where the kernel cannot send the file itself.
+const COPY_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves one connection until it ends.
 ///
 /// # Cancel safety
 /// Dropping it closes the connection.
-pub(super) async fn serve_connection<H, F>(stream: TcpStream, peer: SocketAddr, permit: Permit, handler: H)
-where
+pub(super) async fn serve_connection<H, F>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+    page_cache: PageCache,
+    handler: H,
+) where
     H: Fn(Request<Incoming>, ConnectionInfo) -> F,
     F: Future<Output = Response<Body>>,
 {
-    let link = Arc::new(Link::new(Arc::clone(&permit.activity)));
+    let link = Arc::new(Link::new(Arc::clone(&permit.activity), page_cache));
     let socket = Socket::new(stream, Arc::clone(&link));
     let info = ConnectionInfo { peer };
     let service = service_fn(|request| {
@@ -100,14 +105,15 @@ pub(super) struct Segment {
 /// What the bodies of a connection and its socket share.
 pub(super) struct Link {
     pub(super) activity: Arc<Activity>,
+    page_cache: PageCache,
     queue: Mutex<VecDeque<Segment>>,
     /// Set when hyper has taken the last of an answer; what it has taken may still have to be sent.
     is_response_ended: AtomicBool,
 }
 
 impl Link {
-    fn new(activity: Arc<Activity>) -> Self {
-        Self { activity, queue: Mutex::default(), is_response_ended: AtomicBool::new(false) }
+    fn new(activity: Arc<Activity>, page_cache: PageCache) -> Self {
+        Self { activity, page_cache, queue: Mutex::default(), is_response_ended: AtomicBool::new(false) }
     }
 
     /// Queues a piece of a file; the same task gives hyper the placeholder.
@@ -132,7 +138,7 @@ struct Socket {
     /// The segment being sent.
     segment: Option<Segment>,
     /// The blocking pool reads the segment's bytes into memory.
-    warming: Option<JoinHandle<io::Result<()>>>,
+    warming: Option<Warming>,
     /// Set once the bytes about to be sent have been seen in memory or were brought there.
     is_warm: bool,
     /// Set while the client takes no more bytes.
@@ -248,11 +254,9 @@ impl Socket {
         if self.warming.is_none() && is_in_memory(segment) {
             return Poll::Ready(Ok(()));
         }
-        let warming = self.warming.get_or_insert_with(|| {
-            let (file, offset, length) = (Arc::clone(&segment.file), segment.offset, segment.length);
-            tokio::task::spawn_blocking(move || read_into_memory(&file, offset, length))
-        });
-        let warmed = ready!(Pin::new(warming).poll(cx)).unwrap_or_else(|error| Err(error.into()));
+        let page_cache = &self.link.page_cache;
+        let warming = self.warming.get_or_insert_with(|| page_cache.read_ahead(segment));
+        let warmed = ready!(warming.as_mut().poll(cx));
         self.warming = None;
         self.is_warm = true;
         Poll::Ready(warmed)
@@ -264,48 +268,11 @@ impl Socket {
     }
 }
 
-fn became_shorter() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the file has become shorter while it was sent")
-}
-
 /// Tells whether the kernel does not send from this kind of file at all.
 fn cannot_send_files(error: &io::Error) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-/// Tells whether a segment is in the page cache, judged by its first and last byte.
-///
-/// Where the file system cannot tell, the answer is no: a read too many on the blocking pool is the smaller evil.
-fn is_in_memory(segment: &Segment) -> bool {
-    let last = segment.offset + u64::try_from(segment.length.saturating_sub(1)).unwrap_or(0);
-    [segment.offset, last].into_iter().all(|offset| {
-        let mut byte = [0];
-        preadv2(&segment.file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
-    })
-}
-
-/// Reads a piece of a file for the page cache's sake, and has the kernel begin with the piece after it. Waits.
-fn read_into_memory(file: &File, mut offset: u64, length: usize) -> io::Result<()> {
-    let mut rest = u64::try_from(length).unwrap_or(0);
-    let ahead = u64::try_from(PIECE_BYTES_MAX).unwrap_or(0);
-    // Only advice: where it is not taken, reading is merely slower.
-    let _ = fadvise(file, offset, std::num::NonZeroU64::new(rest + ahead), Advice::WillNeed);
-    let mut scratch = [0; COPY_BYTES_MAX];
-    while rest > 0 {
-        let wanted = usize::try_from(rest).unwrap_or(usize::MAX).min(COPY_BYTES_MAX);
-        let read = match file.read_at(&mut scratch[..wanted], offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => u64::try_from(read?).unwrap_or(0),
-        };
-        if read == 0 {
-            return Err(became_shorter());
-        }
-        offset += read;
-        rest -= read;
-    }
-    Ok(())
 }
 
 impl AsyncRead for Socket {

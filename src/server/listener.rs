@@ -76,10 +76,8 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<TcpListener>, ListenE
         };
         return Ok(vec![listener.map_err(|source| ListenError::Bind { address: both, source })?]);
     }
-    let other_family = match addresses.iter().any(IpAddr::is_ipv4) {
-        true => OtherFamily::Excluded,
-        false => OtherFamily::Included,
-    };
+    let has_ipv4 = addresses.iter().any(IpAddr::is_ipv4);
+    let other_family = if has_ipv4 { OtherFamily::Excluded } else { OtherFamily::Included };
     let mut listeners = Vec::with_capacity(addresses.len());
     let mut port = port;
     for ip in addresses {

@@ -15,8 +15,11 @@ pub mod handler;
 mod interfaces;
 mod limits;
 pub mod listener;
+mod page_cache;
 mod refusal;
 mod respond;
+#[cfg(test)]
+mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,6 +36,7 @@ pub use self::body::Body;
 use self::connection::serve_connection;
 pub use self::limits::ConnectionLimits;
 use self::limits::{Admission, HeadGrace, Registry, SWEEP_INTERVAL};
+use self::page_cache::PageCache;
 use self::refusal::{Refusal, Refusals};
 use crate::clock::Clock;
 use crate::shutdown::Tasks;
@@ -80,6 +84,7 @@ pub async fn serve<H, F>(
         allow: config.allow,
         registry: Arc::clone(&registry),
         refusals: Refusals::new(),
+        page_cache: PageCache::new(),
         tasks: tasks.clone(),
     });
     for listener in listeners {
@@ -105,6 +110,7 @@ struct Admitter {
     allow: AllowList,
     registry: Arc<Registry>,
     refusals: Refusals,
+    page_cache: PageCache,
     tasks: Tasks,
 }
 
@@ -122,7 +128,7 @@ impl Admitter {
         match self.registry.admit(client) {
             Admission::Admitted(permit) => {
                 let activity = Arc::clone(&permit.activity);
-                let serving = serve_connection(stream, peer, permit, handler.clone());
+                let serving = serve_connection(stream, peer, permit, self.page_cache.clone(), handler.clone());
                 activity.set_abort(self.tasks.spawn("connection", serving));
             }
             Admission::ClientFull => self.refusals.refuse(&self.tasks, stream, Refusal::ClientFull),

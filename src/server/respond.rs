@@ -49,7 +49,8 @@ pub(super) fn found(resource: &Resource, reply: Reply, asked: &HeaderMap) -> Res
 
 /// Answers with an error.
 pub(super) fn failed(resource: &Resource, error: &Error) -> Response<Body> {
-    let mut response = text(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY), error.client_text());
+    let mut response =
+        text(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY), error.client_text());
     let status = match error {
         Error::NotFound { is_remembered: true, .. } | Error::NotStored(_) => CacheStatus::hit().with_detail("negative"),
         Error::Offline { .. } | Error::UnknownOffline(_) => CacheStatus::hit().with_detail("offline"),
@@ -107,8 +108,13 @@ fn of_stored(stored: StoredFile, asked: &HeaderMap) -> Response<Body> {
     if asked.get(IF_NONE_MATCH).is_some_and(|wanted| names(wanted, &etag)) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
-        let is_same = asked.get(IF_RANGE).is_none_or(|wanted| wanted == &etag);
-        match asked.get(RANGE).filter(|_| is_same).and_then(|range| range.to_str().ok()).map(|range| parse_range(range, stored.length)) {
+        let is_same = asked.get(IF_RANGE).is_none_or(|wanted| *wanted == etag);
+        match asked
+            .get(RANGE)
+            .filter(|_| is_same)
+            .and_then(|range| range.to_str().ok())
+            .map(|range| parse_range(range, stored.length))
+        {
             None | Some(Range::Whole) => {
                 *response.body_mut() = Body::File { end: stored.length, start: 0, file: stored.file };
             }

@@ -106,10 +106,7 @@ impl Adoption {
     /// Looks whether the tree at `root` has been judged.
     pub fn of(root: &Path) -> Self {
         let is_complete = std::fs::metadata(root.join(".larder/adopted")).is_ok();
-        Self {
-            root: root.to_owned(),
-            is_complete: AtomicBool::new(is_complete),
-        }
+        Self { root: root.to_owned(), is_complete: AtomicBool::new(is_complete) }
     }
 
     /// Says whether every file of the tree has been judged. If not, a scan is due.
@@ -189,13 +186,7 @@ pub fn scan(
             // Fetched in 1970, that is stale: asked again before it is believed.
             Resource::List(_) | Resource::Latest(_) | Resource::Query(..) => {
                 if index.mutable(&resource).is_none() {
-                    index.note_mutable(
-                        &resource,
-                        &MutableEntry {
-                            bytes,
-                            ..MutableEntry::default()
-                        },
-                    );
+                    index.note_mutable(&resource, &MutableEntry { bytes, ..MutableEntry::default() });
                 }
             }
             Resource::SumdbSupported(_)
@@ -216,12 +207,7 @@ pub fn scan(
             adoption.is_complete.store(true, Ordering::Relaxed);
         }
     }
-    log_report(
-        &report,
-        reason,
-        must_judge,
-        clock.steady().duration_since(began).as_millis(),
-    );
+    log_report(&report, reason, must_judge, clock.steady().duration_since(began).as_millis());
     Ok(report)
 }
 
@@ -253,11 +239,7 @@ fn check_info(file: &File, bytes: u64, version: &ModuleVersion) -> Result<(), Br
     let mut text = Vec::new();
     file.take(INFO_BYTES_MAX).read_to_end(&mut text)?;
     let info: Info = serde_json::from_slice(&text).map_err(Broken::NotInfo)?;
-    if info.version == version.version().as_str() {
-        Ok(())
-    } else {
-        Err(Broken::OtherVersion(info.version))
-    }
+    if info.version == version.version().as_str() { Ok(()) } else { Err(Broken::OtherVersion(info.version)) }
 }
 
 fn judge(resource: &Resource, found: &Found<'_>) -> Result<(), Broken> {
@@ -284,11 +266,7 @@ fn stored_h1(path: &Path, kind: ArtifactKind) -> Option<H1> {
         return None;
     }
     let mut text = String::new();
-    File::open(path.with_extension("ziphash"))
-        .ok()?
-        .take(64)
-        .read_to_string(&mut text)
-        .ok()?;
+    File::open(path.with_extension("ziphash")).ok()?.take(64).read_to_string(&mut text).ok()?;
     let decoded = STANDARD.decode(text.trim_end().strip_prefix("h1:")?).ok()?;
     decoded.try_into().ok()
 }
@@ -303,15 +281,8 @@ fn set_aside(root: &Path, resource: &Resource) -> io::Result<()> {
         durable::remove_file(&path.with_extension("ziphash"))?;
     }
     // No escaped path has an `@` but the one before `v` or `latest`, so the name can be read back; a long one is cut.
-    let name: String = relative
-        .replace('/', "@")
-        .chars()
-        .rev()
-        .take(200)
-        .collect::<Vec<_>>()
-        .into_iter()
-        .rev()
-        .collect();
+    let name: String =
+        relative.replace('/', "@").chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
     if std::fs::read_dir(&quarantine)?.count() >= QUARANTINE_FILES_MAX {
         durable::remove_file(&path).map(drop)
     } else {
@@ -320,30 +291,19 @@ fn set_aside(root: &Path, resource: &Resource) -> io::Result<()> {
 }
 
 fn log_broken(resource: &Resource, broken: &Broken) {
-    log::warn!(
-        "{}: {broken}; moved to .larder/quarantine, will be fetched again",
-        resource.path()
-    );
+    log::warn!("{}: {broken}; moved to .larder/quarantine, will be fetched again", resource.path());
 }
 
 fn log_report(report: &ScanReport, reason: Option<&ScanReason>, has_judged: bool, ms: u128) {
     let Totals { files, bytes } = report.found;
-    let done = if report.is_complete {
-        ""
-    } else {
-        " (stopped before its end)"
-    };
+    let done = if report.is_complete { "" } else { " (stopped before its end)" };
     let text = match reason {
         Some(ScanReason::Damaged(text)) => format!("the index was damaged ({text}) and is made anew from the tree"),
         Some(ScanReason::Missing) => "the index is made from the tree".to_owned(),
         Some(ScanReason::Unclean | ScanReason::Dropped) => "the index is completed from the tree".to_owned(),
         None => "the tree has been judged".to_owned(),
     };
-    let broken = if has_judged {
-        format!(" broken={}", report.broken)
-    } else {
-        String::new()
-    };
+    let broken = if has_judged { format!(" broken={}", report.broken) } else { String::new() };
     let line = format!("{text}{done}: files={files} bytes={bytes}{broken} ms={ms}");
     match reason {
         Some(ScanReason::Damaged(_)) => log::warn!("{line}"),

@@ -13,18 +13,14 @@ use std::path::Path;
 /// # Errors
 /// What the system says. The file at `path` is then the old one, unless only the last step, syncing its folder, failed.
 pub fn replace_file(own_folder: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let folder = path.parent().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let temporary_folder = own_folder.join("tmp");
     make_folders(&temporary_folder)?;
     let temporary = temporary_folder.join(format!("{:016x}.new", fastrand::u64(..)));
-    write_new(&temporary, content)
-        .and_then(|()| rename(&temporary, path))
-        .inspect_err(|_| {
-            // The failure itself is reported; a temporary file that stays is swept at the next start.
-            let _ = remove_file(&temporary);
-        })?;
+    write_new(&temporary, content).and_then(|()| rename(&temporary, path)).inspect_err(|_| {
+        // The failure itself is reported; a temporary file that stays is swept at the next start.
+        let _ = remove_file(&temporary);
+    })?;
     sync_folder(folder)
 }
 
@@ -71,7 +67,6 @@ pub(super) fn remove_folder(path: &Path) -> io::Result<()> {
 /// Removes `folder` if it is empty, then the ones above it, up to `root`, which stays.
 ///
 /// A fill that is about to name its file in such a folder finds it missing and makes it again.
-#[expect(clippy::disallowed_methods, reason = "the store removes its own folders")]
 pub(super) fn remove_empty_folders(folder: &Path, root: &Path) {
     let is_below = |folder: &&Path| folder.starts_with(root) && *folder != root;
     for folder in folder.ancestors().take_while(is_below) {

@@ -28,6 +28,7 @@ use crate::sumdb::tile::Tile;
 pub mod adopt;
 mod blob;
 pub mod durable;
+pub mod gc;
 pub mod index;
 pub mod offline;
 pub mod partial;
@@ -161,7 +162,8 @@ impl Store {
         let folder = self.root.join(format!("{}.p", Resource::SumdbTile(name.clone(), full).path()));
         let Ok(entries) = std::fs::read_dir(folder) else { return Ok(None) };
         let widths = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
-        let wider = widths.filter_map(|width| Tile::new(tile.level(), tile.index(), width)).filter(|wider| wider.covers(tile));
+        let wider =
+            widths.filter_map(|width| Tile::new(tile.level(), tile.index(), width)).filter(|wider| wider.covers(tile));
         match wider.max_by_key(Tile::width) {
             Some(wider) => self.open_blocking(&Resource::SumdbTile(name.clone(), wider)),
             None => Ok(None),

@@ -74,12 +74,7 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// What the system says, other than that there is nothing.
     pub fn read(root: &'a Path, path: &'a ModulePath) -> io::Result<Self> {
-        let mut stored = Self {
-            root,
-            path,
-            versions: Vec::new(),
-            is_known: false,
-        };
+        let mut stored = Self { root, path, versions: Vec::new(), is_known: false };
         let latest = root.join(Resource::Latest(path.clone()).path());
         stored.is_known = std::fs::metadata(latest).is_ok_and(|metadata| metadata.is_file());
         let folder = stored.version_folder();
@@ -103,11 +98,7 @@ impl<'a> Stored<'a> {
                 Some(Err(_)) | None => {}
             }
         }
-        stored.versions = kinds
-            .into_iter()
-            .filter(|(_, kinds)| *kinds == 0b111)
-            .map(|(version, _)| version)
-            .collect();
+        stored.versions = kinds.into_iter().filter(|(_, kinds)| *kinds == 0b111).map(|(version, _)| version).collect();
         Ok(stored)
     }
 
@@ -125,8 +116,8 @@ impl<'a> Stored<'a> {
         {
             return Ok(Some(remembered));
         }
-        let text: String = tagged.iter().map(|version| format!("{version}\n")).collect();
-        Ok(self.is_known.then(|| text.into_bytes()))
+        let lines = tagged.iter().flat_map(|version| [version.as_str(), "\n"]);
+        Ok(self.is_known.then(|| lines.collect::<String>().into_bytes()))
     }
 
     /// Returns the `.info` of the version that counts as the latest of what can be had, else the remembered answer.
@@ -140,20 +131,12 @@ impl<'a> Stored<'a> {
             return self.info_of(version);
         }
         let remembered = self.read_file(&Resource::Latest(self.path.clone()))?;
-        let named = remembered
-            .as_deref()
-            .and_then(parse_info)
-            .and_then(|info| Version::parse(&info.version).ok());
+        let named = remembered.as_deref().and_then(parse_info).and_then(|info| Version::parse(&info.version).ok());
         if named.is_some_and(|version| self.versions.contains(&version)) {
             return Ok(remembered);
         }
         // Pseudo-versions of one module may have different bases: the newest is the one with the latest time.
-        match self
-            .versions
-            .iter()
-            .filter(|version| version.is_pseudo())
-            .max_by_key(|version| pseudo_time(version))
-        {
+        match self.versions.iter().filter(|version| version.is_pseudo()).max_by_key(|version| pseudo_time(version)) {
             Some(version) => self.info_of(version),
             None => Ok(remembered),
         }
@@ -167,10 +150,7 @@ impl<'a> Stored<'a> {
     pub fn query(&self, query: &Query) -> io::Result<Option<Vec<u8>>> {
         let text = query.as_str();
         let remembered = self.read_file(&Resource::Query(self.path.clone(), query.clone()))?;
-        let named = remembered
-            .as_deref()
-            .and_then(parse_info)
-            .and_then(|info| Version::parse(&info.version).ok());
+        let named = remembered.as_deref().and_then(parse_info).and_then(|info| Version::parse(&info.version).ok());
         if named.is_some_and(|version| self.versions.contains(&version)) {
             return Ok(remembered);
         }
@@ -221,22 +201,14 @@ impl<'a> Stored<'a> {
     /// Returns the stored versions that are no pseudo-versions, within `list` if there is one.
     fn tagged_versions(&self, list: Option<&[u8]>) -> Vec<Version> {
         let list = list.map(|list| String::from_utf8_lossy(list).into_owned());
-        let mut listed: Option<Vec<&str>> = list
-            .as_ref()
-            .map(|list| list.lines().filter_map(|line| line.split_whitespace().next()).collect());
+        let mut listed: Option<Vec<&str>> =
+            list.as_ref().map(|list| list.lines().filter_map(|line| line.split_whitespace().next()).collect());
         if let Some(listed) = &mut listed {
             listed.sort_unstable();
         }
-        let is_listed = |version: &Version| {
-            listed
-                .as_ref()
-                .is_none_or(|listed| listed.binary_search(&version.as_str()).is_ok())
-        };
-        self.versions
-            .iter()
-            .filter(|version| !version.is_pseudo() && is_listed(version))
-            .cloned()
-            .collect()
+        let is_listed =
+            |version: &Version| listed.as_ref().is_none_or(|listed| listed.binary_search(&version.as_str()).is_ok());
+        self.versions.iter().filter(|version| !version.is_pseudo() && is_listed(version)).cloned().collect()
     }
 
     /// Returns what `go` takes for the latest of some versions, which are in ascending order.
@@ -246,23 +218,14 @@ impl<'a> Stored<'a> {
             Some(version) => self.has_go_mod(version)?,
             None => false,
         };
-        let allowed = || {
-            versions
-                .iter()
-                .rev()
-                .filter(|version| !(has_go_mod && version.is_incompatible()))
-        };
-        Ok(allowed()
-            .find(|version| !version.is_prerelease())
-            .or_else(|| allowed().next()))
+        let allowed = || versions.iter().rev().filter(|version| !(has_go_mod && version.is_incompatible()));
+        Ok(allowed().find(|version| !version.is_prerelease()).or_else(|| allowed().next()))
     }
 
     /// Says whether a version has a go.mod file of its own; for one without it, the `.mod` is this one line.
     fn has_go_mod(&self, version: &Version) -> io::Result<bool> {
         let made_up = format!("module {}\n", self.path);
-        Ok(self
-            .artifact(version, ArtifactKind::Mod)?
-            .is_some_and(|content| content != made_up.as_bytes()))
+        Ok(self.artifact(version, ArtifactKind::Mod)?.is_some_and(|content| content != made_up.as_bytes()))
     }
 
     fn info_of(&self, version: &Version) -> io::Result<Option<Vec<u8>>> {
@@ -328,7 +291,5 @@ fn is_version_prefix(text: &str) -> bool {
         return false;
     };
     numbers.split('.').count() <= 2
-        && numbers
-            .split('.')
-            .all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+        && numbers.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }

@@ -70,7 +70,8 @@ impl Partial {
     pub(super) fn open(store: &Store, resource: &Resource) -> Result<Self, Error> {
         let resource = resource.path();
         let digest = Sha256::digest(resource.as_bytes());
-        let stem: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let stem =
+            format!("{:032x}", digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte)));
         let data_name = format!("{TMP}/{stem}.part");
         let journal_name = format!("{TMP}/{stem}.blocks");
         let open = |name: &str, more: OFlags| {
@@ -237,14 +238,14 @@ pub(super) fn leftovers(folder: &Path, names: &[String]) -> Vec<String> {
     let mut pairs = Vec::new();
     let mut useless = Vec::new();
     for name in names {
-        let partner = match name.rsplit_once('.') {
-            Some((stem, "part")) => format!("{stem}.blocks"),
-            Some((stem, "blocks")) => format!("{stem}.part"),
-            Some(_) | None => String::new(),
+        let (partner, is_data) = match name.rsplit_once('.') {
+            Some((stem, "part")) => (format!("{stem}.blocks"), true),
+            Some((stem, "blocks")) => (format!("{stem}.part"), false),
+            Some(_) | None => (String::new(), false),
         };
         if !names.contains(&partner) {
             useless.push(name.clone());
-        } else if name.ends_with(".part") {
+        } else if is_data {
             let modified = std::fs::metadata(folder.join(name)).and_then(|m| m.modified()).ok();
             pairs.push((modified, name.clone(), partner));
         }

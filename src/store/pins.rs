@@ -95,32 +95,22 @@ impl Pins {
         let shown = path.display().to_string();
         let text = match std::fs::read_to_string(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => String::new(),
-            other => other.map_err(|source| PinError::Io {
-                path: shown.clone(),
-                source,
-            })?,
+            other => other.map_err(|source| PinError::Io { path: shown.clone(), source })?,
         };
         let lines = text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty());
         let pins = lines.map(|(number, text)| {
-            Pin::parse(text.trim()).map_err(|source| PinError::Line {
-                path: shown.clone(),
-                line: number + 1,
-                source,
-            })
+            Pin::parse(text.trim()).map_err(|source| PinError::Line { path: shown.clone(), line: number + 1, source })
         });
-        Ok(Self {
-            own_folder,
-            pins: Mutex::new(pins.collect::<Result<_, _>>()?),
-        })
+        Ok(Self { own_folder, pins: Mutex::new(pins.collect::<Result<_, _>>()?) })
     }
 
     /// Adds a pin, durably. Returns whether it is new.
     ///
     /// # Errors
     /// [`PinError::TooMany`] or [`PinError::Io`]; the pins are as they were then.
-    pub fn add(&self, pin: Pin) -> Result<bool, PinError> {
+    pub fn add(&self, pin: &Pin) -> Result<bool, PinError> {
         let mut pins = self.lock();
-        if pins.contains(&pin) {
+        if pins.contains(pin) {
             return Ok(false);
         }
         if pins.len() >= PINS_MAX {
@@ -128,7 +118,7 @@ impl Pins {
         }
         pins.insert(pin.clone());
         self.write(&pins).inspect_err(|_| {
-            pins.remove(&pin);
+            pins.remove(pin);
         })?;
         Ok(true)
     }
@@ -164,9 +154,7 @@ impl Pins {
     pub fn concerns(&self, path: &ModulePath) -> bool {
         let pins = self.lock();
         pins.contains(&Pin::Module(path.clone()))
-            || pins
-                .iter()
-                .any(|pin| matches!(pin, Pin::Version(version) if version.path() == path))
+            || pins.iter().any(|pin| matches!(pin, Pin::Version(version) if version.path() == path))
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeSet<Pin>> {
@@ -177,10 +165,8 @@ impl Pins {
         let path = self.own_folder.join("pins");
         let mut lines: Vec<String> = pins.iter().map(|pin| format!("{pin}\n")).collect();
         lines.sort_unstable();
-        durable::replace_file(&self.own_folder, &path, lines.concat().as_bytes()).map_err(|source| PinError::Io {
-            path: path.display().to_string(),
-            source,
-        })
+        durable::replace_file(&self.own_folder, &path, lines.concat().as_bytes())
+            .map_err(|source| PinError::Io { path: path.display().to_string(), source })
     }
 }
 
@@ -197,9 +183,9 @@ mod tests {
     fn pins_are_a_file() {
         let root = tempfile::tempdir().unwrap();
         let pins = Pins::load(root.path()).unwrap();
-        assert!(pins.add(Pin::parse("example.com/B@v1.2.3").unwrap()).unwrap());
-        assert!(pins.add(Pin::parse("example.com/a").unwrap()).unwrap());
-        assert!(!pins.add(Pin::parse("example.com/a").unwrap()).unwrap());
+        assert!(pins.add(&Pin::parse("example.com/B@v1.2.3").unwrap()).unwrap());
+        assert!(pins.add(&Pin::parse("example.com/a").unwrap()).unwrap());
+        assert!(!pins.add(&Pin::parse("example.com/a").unwrap()).unwrap());
         let text = std::fs::read_to_string(root.path().join(".larder/pins")).unwrap();
         assert_eq!(text, "example.com/B@v1.2.3\nexample.com/a\n");
 
@@ -213,11 +199,7 @@ mod tests {
 
         assert!(pins.remove(&Pin::parse("example.com/a").unwrap()).unwrap());
         assert!(!pins.remove(&Pin::parse("example.com/a").unwrap()).unwrap());
-        assert!(
-            !Pins::load(root.path())
-                .unwrap()
-                .matches(&version("example.com/a@v0.1.0"))
-        );
+        assert!(!Pins::load(root.path()).unwrap().matches(&version("example.com/a@v0.1.0")));
     }
 
     /// A file with a line that is no pin is refused, with the line's number.
@@ -236,14 +218,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let pins = Pins::load(root.path()).unwrap();
         std::fs::create_dir_all(root.path().join(".larder/pins/taken")).unwrap();
-        assert!(matches!(
-            pins.add(Pin::parse("example.com/a").unwrap()),
-            Err(PinError::Io { .. })
-        ));
+        assert!(matches!(pins.add(&Pin::parse("example.com/a").unwrap()), Err(PinError::Io { .. })));
         assert_eq!(pins.list(), []);
-        assert!(matches!(
-            Pin::parse("not a module").map_err(PinError::from),
-            Err(PinError::Malformed(_))
-        ));
+        assert!(matches!(Pin::parse("not a module").map_err(PinError::from), Err(PinError::Malformed(_))));
     }
 }

@@ -68,11 +68,7 @@ pub(super) fn files(
             continue;
         };
         let path = folder.join(name);
-        let below = if relative.is_empty() {
-            name.to_owned()
-        } else {
-            format!("{relative}/{name}")
-        };
+        let below = if relative.is_empty() { name.to_owned() } else { format!("{relative}/{name}") };
         if kind.is_dir() && folders.len() < DEPTH_MAX {
             match std::fs::read_dir(&path) {
                 Ok(entries) => folders.push((entries, path, below)),
@@ -81,12 +77,7 @@ pub(super) fn files(
             }
         } else if kind.is_file()
             && let Ok(metadata) = entry.metadata()
-            && each(Found {
-                relative: &below,
-                path: &path,
-                metadata,
-            })
-            .is_break()
+            && each(Found { relative: &below, path: &path, metadata }).is_break()
         {
             return Ok(false);
         }
@@ -105,22 +96,14 @@ mod tests {
         for path in ["a.com/m/@v", ".larder/tmp", "sumdb/x/tile/8"] {
             std::fs::create_dir_all(root.path().join(path)).unwrap();
         }
-        for path in [
-            "a.com/m/@v/list",
-            "a.com/m/@v/.hidden",
-            ".larder/tmp/x",
-            "sumdb/x/tile/8/000",
-        ] {
+        for path in ["a.com/m/@v/list", "a.com/m/@v/.hidden", ".larder/tmp/x", "sumdb/x/tile/8/000"] {
             std::fs::write(root.path().join(path), "text").unwrap();
         }
         std::os::unix::fs::symlink(root.path(), root.path().join("loop")).unwrap();
         let clock = Clock::system();
         let mut met = Vec::new();
         let ended = files(root.path(), &clock, &|| false, |found| {
-            assert_eq!(
-                (found.metadata.len(), found.path),
-                (4, root.path().join(found.relative).as_path())
-            );
+            assert_eq!((found.metadata.len(), found.path), (4, root.path().join(found.relative).as_path()));
             met.push(found.relative.to_owned());
             ControlFlow::Continue(())
         });
@@ -129,9 +112,6 @@ mod tests {
         assert_eq!(met, ["a.com/m/@v/list", "sumdb/x/tile/8/000"]);
         assert!(!files(root.path(), &clock, &|| false, |_| ControlFlow::Break(())).unwrap());
         assert!(!files(root.path(), &clock, &|| true, |_| ControlFlow::Continue(())).unwrap());
-        files(&root.path().join("absent"), &clock, &|| false, |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap_err();
+        files(&root.path().join("absent"), &clock, &|| false, |_| ControlFlow::Continue(())).unwrap_err();
     }
 }

@@ -43,14 +43,16 @@ impl Reach {
     }
 }
 
-impl UpstreamList {
-    /// Notes that an upstream has answered.
-    pub(super) fn note_answer(&self, upstream: &Upstream) {
-        if upstream.reach.is_down() && upstream.reach.up() {
-            log::info!("upstream is reachable again upstream={}", upstream.name);
+impl Upstream {
+    /// Notes that the upstream has answered.
+    pub(super) fn note_answer(&self) {
+        if self.reach.is_down() && self.reach.up() {
+            log::info!("upstream is reachable again upstream={}", self.name);
         }
     }
+}
 
+impl UpstreamList {
     /// Notes a failure of the network. One on a fresh connection counts at once when `is_final`; silence on an old
     /// connection is looked into first, since one slow answer does not make an upstream unreachable.
     pub fn note_failure(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error, is_final: bool) {
@@ -84,7 +86,7 @@ impl UpstreamList {
         }
         loop {
             match self.egress.probe(base).await {
-                Ok(()) => return self.note_answer(upstream),
+                Ok(()) => return upstream.note_answer(),
                 Err(err) => {
                     if upstream.reach.down(&err.to_string()) {
                         log::warn!(

@@ -26,13 +26,7 @@ fn zips() -> Vec<(String, Vec<u8>)> {
     let rows = vectors("zip_check");
     let field = |row: &serde_json::Value, key: &str| row[key].as_str().unwrap().to_owned();
     let rows = rows.as_array().unwrap().iter();
-    rows.map(|row| {
-        (
-            field(row, "why"),
-            BASE64_STANDARD.decode(field(row, "zip_base64")).unwrap(),
-        )
-    })
-    .collect()
+    rows.map(|row| (field(row, "why"), BASE64_STANDARD.decode(field(row, "zip_base64")).unwrap())).collect()
 }
 
 /// An archive put together by hand, field by field.
@@ -109,24 +103,14 @@ impl Archive {
         for figure in [entries, entries, self.directory.len() as u64, directory_offset] {
             bytes.extend(figure.to_le_bytes());
         }
-        bytes.extend(
-            [
-                LOCATOR_SIGNATURE,
-                &[0; 4][..],
-                &end64_offset.to_le_bytes(),
-                &1_u32.to_le_bytes(),
-            ]
-            .concat(),
-        );
+        bytes.extend([LOCATOR_SIGNATURE, &[0; 4][..], &end64_offset.to_le_bytes(), &1_u32.to_le_bytes()].concat());
         bytes.extend([END_SIGNATURE, &[0; 4][..], &[0xff; 12], &[0; 2]].concat());
         bytes
     }
 }
 
 fn good() -> Archive {
-    Archive::default()
-        .with("example.com/m@v1.0.0/go.mod", 21, b"")
-        .with("example.com/m@v1.0.0/a.go", 10, b"")
+    Archive::default().with("example.com/m@v1.0.0/go.mod", 21, b"").with("example.com/m@v1.0.0/a.go", 10, b"")
 }
 
 /// Go's vectors are judged by their structure: rules about the names inside a module are not asked here.
@@ -136,10 +120,7 @@ fn vectors_are_judged_by_structure() {
         let result = check(&bytes);
         match why.as_str() {
             "good: bytes after the end have the same h1" => {
-                assert!(
-                    matches!(result, Err(ZipError::TrailingBytes { bytes: 4 })),
-                    "{why}: {result:?}"
-                );
+                assert!(matches!(result, Err(ZipError::TrailingBytes { bytes: 4 })), "{why}: {result:?}");
             }
             "file outside the prefix" | "absolute path" => {
                 assert!(matches!(result, Err(ZipError::Prefix { .. })), "{why}: {result:?}");
@@ -155,17 +136,10 @@ fn vectors_are_judged_by_structure() {
 fn every_truncation_is_refused() {
     for (why, bytes) in zips() {
         let file = file_of(&bytes);
-        let whole = if why.contains("bytes after the end") {
-            bytes.len() as u64 - 4
-        } else {
-            bytes.len() as u64
-        };
+        let whole = if why.contains("bytes after the end") { bytes.len() as u64 - 4 } else { bytes.len() as u64 };
         for length in (0..whole).rev() {
             file.set_len(length).unwrap();
-            assert!(
-                check_structure(&file, length, &module()).is_err(),
-                "{why}: cut to {length} of {whole}"
-            );
+            assert!(check_structure(&file, length, &module()).is_err(), "{why}: cut to {length} of {whole}");
         }
     }
 }
@@ -196,10 +170,7 @@ fn unusual_archives_are_accepted() {
     let (directory_bytes, offset) = (archive.directory_bytes(), archive.offset());
     assert!(check(&archive.end(directory_bytes, offset, &vec![b'c'; 65_535])).is_ok());
     assert!(check(&[b"before".to_vec(), archive.finish()].concat()).is_ok());
-    let mut shifted = Archive {
-        bytes: b"before".to_vec(),
-        ..Archive::default()
-    };
+    let mut shifted = Archive { bytes: b"before".to_vec(), ..Archive::default() };
     shifted = shifted.with("example.com/m@v1.0.0/go.mod", 21, b"");
     assert!(check(&shifted.finish()).is_ok());
     // The end record's length of the directory is not believed where its offset leads to one.
@@ -230,22 +201,13 @@ fn directory_is_checked() {
     assert!(matches!(check(&outside), Err(ZipError::DirectoryOutside { .. })));
     let mut fewer = good();
     fewer.entries -= 1;
-    assert!(matches!(
-        check(&fewer.finish()),
-        Err(ZipError::Directory { found: 2, expected: 1 })
-    ));
+    assert!(matches!(check(&fewer.finish()), Err(ZipError::Directory { found: 2, expected: 1 })));
     let mut more = good();
     more.entries += 1;
-    assert!(matches!(
-        check(&more.finish()),
-        Err(ZipError::Directory { found: 2, expected: 3 })
-    ));
+    assert!(matches!(check(&more.finish()), Err(ZipError::Directory { found: 2, expected: 3 })));
     let mut damaged = archive.finish();
     damaged[archive.bytes.len()] ^= 1;
-    assert!(matches!(
-        check(&damaged),
-        Err(ZipError::Directory { found: 0, expected: 2 })
-    ));
+    assert!(matches!(check(&damaged), Err(ZipError::Directory { found: 0, expected: 2 })));
     // An offset that is too large moves every entry before the file.
     let moved = archive.end(directory_bytes, offset + 1000, b"");
     assert!(matches!(check(&moved), Err(ZipError::LocalHeader { .. })));
@@ -255,10 +217,7 @@ fn directory_is_checked() {
     let mut swallowing = good();
     let at = swallowing.directory.len() - "example.com/m@v1.0.0/a.go".len() - HEADER_BYTES;
     swallowing.directory[at + 32] = 22;
-    assert!(matches!(
-        check(&swallowing.finish()),
-        Err(ZipError::Directory { found: 2, expected: 2 })
-    ));
+    assert!(matches!(check(&swallowing.finish()), Err(ZipError::Directory { found: 2, expected: 2 })));
 }
 
 /// Limits hold for the file, for all entries together and for the two files `go` reads whole.
@@ -270,11 +229,7 @@ fn limits_hold() {
     assert!(matches!(result, Err(ZipError::TooLarge { .. })));
     let sizes = |sizes: &[(&str, u64)]| {
         let add = |archive: Archive, (name, bytes): &(&str, u64)| {
-            archive.with(
-                &format!("example.com/m@v1.0.0/{name}"),
-                u32::try_from(*bytes).unwrap(),
-                b"",
-            )
+            archive.with(&format!("example.com/m@v1.0.0/{name}"), u32::try_from(*bytes).unwrap(), b"")
         };
         check(&sizes.iter().fold(Archive::default(), add).finish())
     };
@@ -282,16 +237,10 @@ fn limits_hold() {
     let result = sizes(&[("a", ZIP_BYTES_MAX / 2), ("b", ZIP_BYTES_MAX / 2), ("c", 1)]);
     assert!(matches!(result, Err(ZipError::UnpackedTooLarge { .. })));
     // A size of all ones without an extra field is taken as it stands.
-    assert!(matches!(
-        sizes(&[("a", ELSEWHERE)]),
-        Err(ZipError::UnpackedTooLarge { .. })
-    ));
+    assert!(matches!(sizes(&[("a", ELSEWHERE)]), Err(ZipError::UnpackedTooLarge { .. })));
     for name in ["go.mod", "LICENSE"] {
         assert!(sizes(&[(name, TOP_FILE_BYTES_MAX)]).is_ok());
-        assert!(matches!(
-            sizes(&[(name, TOP_FILE_BYTES_MAX + 1)]),
-            Err(ZipError::TopFileTooLarge { .. })
-        ));
+        assert!(matches!(sizes(&[(name, TOP_FILE_BYTES_MAX + 1)]), Err(ZipError::TopFileTooLarge { .. })));
     }
     assert!(sizes(&[("sub/LICENSE", TOP_FILE_BYTES_MAX + 1), ("folder/", ELSEWHERE)]).is_ok());
 }
@@ -300,10 +249,7 @@ fn limits_hold() {
 #[test]
 fn zip64_is_understood() {
     assert!(check(&good().finish64(2)).is_ok());
-    assert!(matches!(
-        check(&good().finish64(3)),
-        Err(ZipError::Directory { found: 2, expected: 3 })
-    ));
+    assert!(matches!(check(&good().finish64(3)), Err(ZipError::Directory { found: 2, expected: 3 })));
     let name = "example.com/m@v1.0.0/a.go";
     let entry = |figures: [u32; 3], extra: &[u8]| {
         let mut archive = Archive::default();
@@ -313,12 +259,7 @@ fn zip64_is_understood() {
     };
     let field = |figures: &[u64]| {
         let bytes: Vec<u8> = figures.iter().flat_map(|figure| figure.to_le_bytes()).collect();
-        [
-            &[9, 9, 1, 0, 7, 1, 0][..],
-            &u16::try_from(bytes.len()).unwrap().to_le_bytes(),
-            &bytes,
-        ]
-        .concat()
+        [&[9, 9, 1, 0, 7, 1, 0][..], &u16::try_from(bytes.len()).unwrap().to_le_bytes(), &bytes].concat()
     };
     let ones = u32::MAX;
     assert!(entry([ones, ones, ones], &field(&[10, 10, 0])).is_ok());
@@ -327,23 +268,11 @@ fn zip64_is_understood() {
     assert!(
         matches!(entry([0, ones, 0], &field(&[1 << 40])), Err(ZipError::UnpackedTooLarge { bytes }) if bytes == 1 << 40)
     );
-    assert!(matches!(
-        entry([0, 10, ones], &field(&[7])),
-        Err(ZipError::LocalHeader { offset: 7, .. })
-    ));
-    assert!(matches!(
-        entry([0, 10, ones], &field(&[u64::MAX])),
-        Err(ZipError::LocalHeader { offset: -1, .. })
-    ));
+    assert!(matches!(entry([0, 10, ones], &field(&[7])), Err(ZipError::LocalHeader { offset: 7, .. })));
+    assert!(matches!(entry([0, 10, ones], &field(&[u64::MAX])), Err(ZipError::LocalHeader { offset: -1, .. })));
     // An extra field without the figure, or none at all, makes it no entry.
     for extra in [&field(&[])[..], b"", &[1, 0, 8, 0, 1]] {
-        assert!(
-            matches!(
-                entry([0, 10, ones], extra),
-                Err(ZipError::Directory { found: 0, expected: 1 })
-            ),
-            "{extra:?}"
-        );
+        assert!(matches!(entry([0, 10, ones], extra), Err(ZipError::Directory { found: 0, expected: 1 })), "{extra:?}");
     }
 }
 
@@ -355,10 +284,7 @@ fn zip64_locators_are_checked() {
     for offset in [0, bytes.len() as u64 - 55, u64::MAX] {
         let mut bytes = bytes.clone();
         bytes[locator + 8..locator + 16].copy_from_slice(&offset.to_le_bytes());
-        assert!(
-            matches!(check(&bytes), Err(ZipError::DirectoryOutside { .. })),
-            "{offset}"
-        );
+        assert!(matches!(check(&bytes), Err(ZipError::DirectoryOutside { .. })), "{offset}");
     }
     let mut none = bytes;
     none[locator] = 0;

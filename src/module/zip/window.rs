@@ -23,14 +23,7 @@ const WINDOW_BYTES: usize = 1 << 16;
 
 impl<'a> Window<'a> {
     pub(super) fn new(file: &'a File, offset: u64, end: u64) -> Self {
-        Self {
-            file,
-            buffer: vec![0; WINDOW_BYTES],
-            start: 0,
-            filled: 0,
-            next: offset.min(end),
-            end,
-        }
+        Self { file, buffer: vec![0; WINDOW_BYTES], start: 0, filled: 0, next: offset.min(end), end }
     }
 
     pub(super) fn left(&self) -> u64 {
@@ -48,8 +41,7 @@ impl<'a> Window<'a> {
             self.start = 0;
             let room = WINDOW_BYTES - self.filled;
             let more = usize::try_from(self.end - self.next).unwrap_or(room).min(room);
-            self.file
-                .read_exact_at(&mut self.buffer[self.filled..self.filled + more], self.next)?;
+            self.file.read_exact_at(&mut self.buffer[self.filled..self.filled + more], self.next)?;
             self.filled += more;
             self.next += more as u64;
         }

@@ -67,9 +67,7 @@ pub(super) fn visit<'a>(bucket: &'a [u8], mut each: impl FnMut(&[u8], &'a [u8]))
     let mut reader = Reader(bucket);
     let mut key = Vec::new();
     while !reader.0.is_empty() {
-        let shared = reader
-            .varint()
-            .and_then(|shared| usize::try_from(shared).map_err(|_| Garbled))?;
+        let shared = reader.varint().and_then(|shared| usize::try_from(shared).map_err(|_| Garbled))?;
         let rest = reader.bytes()?;
         if shared > key.len() || shared + rest.len() > KEY_BYTES_MAX {
             return Err(Garbled);

@@ -23,11 +23,7 @@ impl Place {
     /// Returns the place of a module version. All versions of a module share a bucket, where the path is written once.
     pub(super) fn of_version(version: &ModuleVersion) -> Self {
         let key = format!("{version}").into_bytes();
-        Self {
-            class: Class::Version,
-            bucket: version_bucket(version.path().as_str()),
-            key,
-        }
+        Self { class: Class::Version, bucket: version_bucket(version.path().as_str()), key }
     }
 
     /// Returns the place of what is known of `resource`, or `None` if its path is too long to be remembered.
@@ -35,11 +31,7 @@ impl Place {
         let key = resource.path().into_bytes();
         let mut hasher = Fnv::default();
         hasher.write(&key);
-        (key.len() <= KEY_BYTES_MAX).then(|| Self {
-            class,
-            bucket: hasher.bucket(class),
-            key,
-        })
+        (key.len() <= KEY_BYTES_MAX).then(|| Self { class, bucket: hasher.bucket(class), key })
     }
 }
 
@@ -80,10 +72,7 @@ impl Change {
                 used_if_unknown: earlier.used_if_unknown.max(later.used_if_unknown),
                 replaces: earlier.replaces || later.replaces,
             }),
-            (Self::Remove, Self::Version(later)) => Self::Version(VersionChange {
-                replaces: true,
-                ..later
-            }),
+            (Self::Remove, Self::Version(later)) => Self::Version(VersionChange { replaces: true, ..later }),
             (_, later) => later,
         }
     }
@@ -115,11 +104,7 @@ fn overlaid(before: VersionEntry, later: VersionEntry) -> VersionEntry {
         fetched: later.fetched.or(before.fetched),
         last_used: later.last_used.max(before.last_used),
         h1: later.h1.or(before.h1),
-        verdict: if later.verdict == Verdict::Unverifiable {
-            before.verdict
-        } else {
-            later.verdict
-        },
+        verdict: if later.verdict == Verdict::Unverifiable { before.verdict } else { later.verdict },
         upstream: later.upstream.or(before.upstream),
     }
 }
@@ -158,48 +143,25 @@ mod tests {
     use super::*;
 
     fn used(at: u64) -> VersionEntry {
-        VersionEntry {
-            zip_bytes: Some(9),
-            last_used: UnixSeconds(at),
-            ..VersionEntry::default()
-        }
+        VersionEntry { zip_bytes: Some(9), last_used: UnixSeconds(at), ..VersionEntry::default() }
     }
 
     /// Later knowledge wins, silence says nothing, use only moves forward, and adoption fills gaps only.
     #[test]
     fn changes_merge() {
-        let judged = VersionEntry {
-            verdict: Verdict::Verified,
-            h1: Some([1; 32]),
-            ..VersionEntry::default()
-        };
-        let judged = VersionChange {
-            entry: judged,
-            ..VersionChange::default()
-        };
+        let judged = VersionEntry { verdict: Verdict::Verified, h1: Some([1; 32]), ..VersionEntry::default() };
+        let judged = VersionChange { entry: judged, ..VersionChange::default() };
         assert_eq!(judged.clone().apply(None), None);
         let after = judged.apply(Some(used(50))).unwrap();
-        assert_eq!(
-            (after.verdict, after.zip_bytes, after.last_used),
-            (Verdict::Verified, Some(9), UnixSeconds(50))
-        );
+        assert_eq!((after.verdict, after.zip_bytes, after.last_used), (Verdict::Verified, Some(9), UnixSeconds(50)));
 
-        let found = VersionEntry {
-            info_bytes: Some(1),
-            ..VersionEntry::default()
-        };
-        let found = VersionChange {
-            entry: found,
-            used_if_unknown: Some(UnixSeconds(99)),
-            replaces: false,
-        };
+        let found = VersionEntry { info_bytes: Some(1), ..VersionEntry::default() };
+        let found = VersionChange { entry: found, used_if_unknown: Some(UnixSeconds(99)), replaces: false };
         assert_eq!(found.clone().apply(Some(used(50))).unwrap().last_used, UnixSeconds(50));
         assert_eq!(found.clone().apply(None).unwrap().last_used, UnixSeconds(99));
 
         let again = Change::Remove.then(Change::Version(found));
-        let Change::Version(again) = again else {
-            panic!("{again:?}")
-        };
+        let Change::Version(again) = again else { panic!("{again:?}") };
         assert_eq!(again.apply(Some(used(50))).unwrap().zip_bytes, None);
     }
 

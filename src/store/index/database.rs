@@ -121,34 +121,16 @@ impl Database {
     /// Replaces a bucket.
     pub(super) fn write(&self, class: Class, bucket: u16, bytes: Vec<u8>) -> Result<(), Damage> {
         let key = bucket_key(class, bucket);
-        guarded(|| {
-            if bytes.is_empty() {
-                self.db.remove(key)
-            } else {
-                self.db.insert(key, bytes)
-            }
-            .map(drop)
-        })
+        guarded(|| if bytes.is_empty() { self.db.remove(key) } else { self.db.insert(key, bytes) }.map(drop))
     }
 
     /// Returns the kept totals.
     pub(super) fn counted(&self) -> Result<Counted, Damage> {
         let kept = guarded(|| self.db.get(KEY_TOTALS))?.unwrap_or_default();
-        let mut numbers = kept
-            .chunks_exact(8)
-            .map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
+        let mut numbers = kept.chunks_exact(8).map(|bytes| bytes.try_into().map_or(0, u64::from_le_bytes));
         let mut next = || numbers.next().unwrap_or(0);
-        let records = Totals {
-            files: next(),
-            bytes: next(),
-        };
-        Ok(Counted {
-            records,
-            other: Totals {
-                files: next(),
-                bytes: next(),
-            },
-        })
+        let records = Totals { files: next(), bytes: next() };
+        Ok(Counted { records, other: Totals { files: next(), bytes: next() } })
     }
 
     /// Keeps the totals.
@@ -162,9 +144,7 @@ impl Database {
     pub(super) fn upstreams(&self) -> Result<Vec<String>, Damage> {
         guarded(|| {
             let values = self.db.scan_prefix(KEY_UPSTREAM).values();
-            values
-                .map(|name| name.map(|name| String::from_utf8_lossy(&name).into_owned()))
-                .collect()
+            values.map(|name| name.map(|name| String::from_utf8_lossy(&name).into_owned())).collect()
         })
     }
 
@@ -227,13 +207,6 @@ fn open_error(err: sled::Error) -> OpenError {
 
 /// Returns what a panic said, on one line.
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("panic without a text")
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panic without a text").lines().next().unwrap_or_default().to_owned()
 }

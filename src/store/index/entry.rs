@@ -162,15 +162,9 @@ impl VersionEntry {
             last_used,
             upstream: has(5).then(|| take_upstream(&mut reader)).transpose()?,
             verdict,
-            h1: has(3)
-                .then(|| reader.take(32)?.try_into().map_err(|_| Garbled))
-                .transpose()?,
+            h1: has(3).then(|| reader.take(32)?.try_into().map_err(|_| Garbled)).transpose()?,
         };
-        if flags >= 1 << 6 || !reader.0.is_empty() {
-            Err(Garbled)
-        } else {
-            Ok(entry)
-        }
+        if flags >= 1 << 6 || !reader.0.is_empty() { Err(Garbled) } else { Ok(entry) }
     }
 }
 
@@ -198,10 +192,7 @@ impl Verdict {
 impl MutableEntry {
     pub(super) fn encode(&self) -> Vec<u8> {
         let etag = self.etag.as_ref().filter(|etag| etag.len() <= VALIDATOR_BYTES_MAX);
-        let last_modified = self
-            .last_modified
-            .as_ref()
-            .filter(|date| date.len() <= VALIDATOR_BYTES_MAX);
+        let last_modified = self.last_modified.as_ref().filter(|date| date.len() <= VALIDATOR_BYTES_MAX);
         let mut bytes = vec![
             u8::from(etag.is_some()) | u8::from(last_modified.is_some()) << 1 | u8::from(self.upstream.is_some()) << 2,
         ];
@@ -227,11 +218,7 @@ impl MutableEntry {
             last_modified: has(1).then(|| reader.text().map(str::to_owned)).transpose()?,
             upstream: has(2).then(|| take_upstream(&mut reader)).transpose()?,
         };
-        if flags >= 1 << 3 || !reader.0.is_empty() {
-            Err(Garbled)
-        } else {
-            Ok(entry)
-        }
+        if flags >= 1 << 3 || !reader.0.is_empty() { Err(Garbled) } else { Ok(entry) }
     }
 }
 
@@ -240,29 +227,16 @@ impl NegativeAnswer {
         let mut bytes = Vec::new();
         put_time(&mut bytes, self.fetched);
         put_varint(&mut bytes, self.status.into());
-        put_bytes(
-            &mut bytes,
-            self.body.get(..NEGATIVE_BODY_BYTES_MAX).unwrap_or(&self.body),
-        );
+        put_bytes(&mut bytes, self.body.get(..NEGATIVE_BODY_BYTES_MAX).unwrap_or(&self.body));
         bytes
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Garbled> {
         let mut reader = Reader(bytes);
         let fetched = take_time(&mut reader)?;
-        let status = reader
-            .varint()
-            .and_then(|status| u16::try_from(status).map_err(|_| Garbled))?;
-        let answer = Self {
-            fetched,
-            status,
-            body: reader.bytes()?.to_vec(),
-        };
-        if matches!(status, 404 | 410) && reader.0.is_empty() {
-            Ok(answer)
-        } else {
-            Err(Garbled)
-        }
+        let status = reader.varint().and_then(|status| u16::try_from(status).map_err(|_| Garbled))?;
+        let answer = Self { fetched, status, body: reader.bytes()?.to_vec() };
+        if matches!(status, 404 | 410) && reader.0.is_empty() { Ok(answer) } else { Err(Garbled) }
     }
 
     /// Returns when an encoded answer was fetched, without taking all of it apart.
@@ -299,22 +273,9 @@ mod tests {
             verdict: Verdict::Verified,
             upstream: Some(300),
         };
-        let adopted = VersionEntry {
-            fetched: None,
-            h1: None,
-            upstream: None,
-            ..full.clone()
-        };
-        let refused = VersionEntry {
-            verdict: Verdict::Mismatch,
-            info_bytes: None,
-            ..full.clone()
-        };
-        let exempt = VersionEntry {
-            verdict: Verdict::Exempt,
-            zip_bytes: None,
-            ..full.clone()
-        };
+        let adopted = VersionEntry { fetched: None, h1: None, upstream: None, ..full.clone() };
+        let refused = VersionEntry { verdict: Verdict::Mismatch, info_bytes: None, ..full.clone() };
+        let exempt = VersionEntry { verdict: Verdict::Exempt, zip_bytes: None, ..full.clone() };
         vec![VersionEntry::default(), full, adopted, refused, exempt]
     }
 
@@ -324,29 +285,14 @@ mod tests {
         for entry in version_entries() {
             assert_eq!(VersionEntry::decode(&entry.encode()), Ok(entry));
         }
-        let plain = MutableEntry {
-            fetched: UnixSeconds(5),
-            bytes: 70_000,
-            ..MutableEntry::default()
-        };
-        let etag = MutableEntry {
-            etag: Some("\"x\"".into()),
-            upstream: Some(2),
-            ..plain.clone()
-        };
-        let dated = MutableEntry {
-            last_modified: Some("Sat, 21 Nov 2026".into()),
-            ..plain.clone()
-        };
+        let plain = MutableEntry { fetched: UnixSeconds(5), bytes: 70_000, ..MutableEntry::default() };
+        let etag = MutableEntry { etag: Some("\"x\"".into()), upstream: Some(2), ..plain.clone() };
+        let dated = MutableEntry { last_modified: Some("Sat, 21 Nov 2026".into()), ..plain.clone() };
         for entry in [plain, etag, dated] {
             assert_eq!(MutableEntry::decode(&entry.encode()), Ok(entry));
         }
         for status in [404, 410] {
-            let answer = NegativeAnswer {
-                fetched: UnixSeconds(9),
-                status,
-                body: b"not found\n".to_vec(),
-            };
+            let answer = NegativeAnswer { fetched: UnixSeconds(9), status, body: b"not found\n".to_vec() };
             assert_eq!(NegativeAnswer::fetched_of(&answer.encode()), 9);
             assert_eq!(NegativeAnswer::decode(&answer.encode()), Ok(answer));
         }
@@ -355,20 +301,10 @@ mod tests {
     /// Bounds hold: a body is cut, a validator that is too long is left out, a late time stays at the end of time.
     #[test]
     fn bounds_are_kept() {
-        let answer = NegativeAnswer {
-            fetched: UnixSeconds(u64::MAX),
-            status: 404,
-            body: vec![b'x'; 5000],
-        };
+        let answer = NegativeAnswer { fetched: UnixSeconds(u64::MAX), status: 404, body: vec![b'x'; 5000] };
         let kept = NegativeAnswer::decode(&answer.encode()).unwrap();
-        assert_eq!(
-            (kept.body.len(), kept.fetched),
-            (NEGATIVE_BODY_BYTES_MAX, UnixSeconds(u32::MAX.into()))
-        );
-        let entry = MutableEntry {
-            etag: Some("x".repeat(5000)),
-            ..MutableEntry::default()
-        };
+        assert_eq!((kept.body.len(), kept.fetched), (NEGATIVE_BODY_BYTES_MAX, UnixSeconds(u32::MAX.into())));
+        let entry = MutableEntry { etag: Some("x".repeat(5000)), ..MutableEntry::default() };
         assert_eq!(MutableEntry::decode(&entry.encode()).unwrap().etag, None);
     }
 
@@ -384,11 +320,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(4);
         for _ in 0..20_000 {
             let bytes: Vec<u8> = (0..random.usize(..80)).map(|_| random.u8(..)).collect();
-            let _ = (
-                VersionEntry::decode(&bytes),
-                MutableEntry::decode(&bytes),
-                NegativeAnswer::decode(&bytes),
-            );
+            let _ = (VersionEntry::decode(&bytes), MutableEntry::decode(&bytes), NegativeAnswer::decode(&bytes));
         }
     }
 }

@@ -159,10 +159,7 @@ impl Index {
 
     /// Says whether the database is open.
     pub fn is_open(&self) -> bool {
-        matches!(
-            *self.state.read().unwrap_or_else(PoisonError::into_inner),
-            State::Open(_)
-        )
+        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open(_))
     }
 
     /// Returns why a scan of the tree is needed, and forgets it: the caller runs [`super::adopt::scan`].
@@ -173,10 +170,8 @@ impl Index {
     /// Writes what has changed; for the blocking pool, every 30 seconds. Makes a damaged database anew.
     pub fn maintain(&self) {
         if self.is_damaged.swap(false, Ordering::Relaxed) {
-            let before = std::mem::replace(
-                &mut *self.state.write().unwrap_or_else(PoisonError::into_inner),
-                State::Opening,
-            );
+            let before =
+                std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), State::Opening);
             if let State::Open(database) = before {
                 database.close();
             }
@@ -205,10 +200,7 @@ impl Index {
         self.write_pending();
         self.write_usage();
         let is_complete = lock(&self.scan_reason).is_none() && lock(&self.pending).is_empty();
-        let before = std::mem::replace(
-            &mut *self.state.write().unwrap_or_else(PoisonError::into_inner),
-            State::Closed,
-        );
+        let before = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), State::Closed);
         if let State::Open(database) = before {
             let stop = if is_complete { Stop::Orderly } else { Stop::NotYet };
             if let Err(Damage(text)) = database.flush(stop) {
@@ -253,13 +245,7 @@ impl Index {
             ..VersionEntry::default()
         };
         *entry.size_mut(kind) = Some(bytes);
-        self.change_version(
-            version,
-            VersionChange {
-                entry,
-                ..VersionChange::default()
-            },
-        );
+        self.change_version(version, VersionChange { entry, ..VersionChange::default() });
     }
 
     /// Notes a file of `version` found in the tree: counted as used now, unless more is known already.
@@ -271,35 +257,15 @@ impl Index {
         h1: Option<H1>,
         now: UnixSeconds,
     ) {
-        let mut entry = VersionEntry {
-            h1,
-            ..VersionEntry::default()
-        };
+        let mut entry = VersionEntry { h1, ..VersionEntry::default() };
         *entry.size_mut(kind) = Some(bytes);
-        self.change_version(
-            version,
-            VersionChange {
-                entry,
-                used_if_unknown: Some(now),
-                replaces: false,
-            },
-        );
+        self.change_version(version, VersionChange { entry, used_if_unknown: Some(now), replaces: false });
     }
 
     /// Notes the judgement of `version`'s files, and the zip's hash if it is known.
     pub fn note_verdict(&self, version: &ModuleVersion, verdict: Verdict, h1: Option<H1>) {
-        let entry = VersionEntry {
-            verdict,
-            h1,
-            ..VersionEntry::default()
-        };
-        self.change_version(
-            version,
-            VersionChange {
-                entry,
-                ..VersionChange::default()
-            },
-        );
+        let entry = VersionEntry { verdict, h1, ..VersionEntry::default() };
+        self.change_version(version, VersionChange { entry, ..VersionChange::default() });
     }
 
     /// Returns when a file of `version` was last asked for since uses were last written; zero if it was not.
@@ -355,10 +321,7 @@ impl Index {
     /// Returns how much is stored, as far as it is known.
     pub fn totals(&self) -> Totals {
         let Counted { records, other } = *lock(&self.counted);
-        Totals {
-            files: records.files + other.files,
-            bytes: records.bytes + other.bytes,
-        }
+        Totals { files: records.files + other.files, bytes: records.bytes + other.bytes }
     }
 
     /// Counts files that have no record of their own (those of checksum databases) in, or out.

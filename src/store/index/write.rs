@@ -32,9 +32,7 @@ impl Index {
                 return;
             };
             for (key, value) in records {
-                let version = std::str::from_utf8(&key)
-                    .ok()
-                    .and_then(|text| ModuleVersion::parse(text).ok());
+                let version = std::str::from_utf8(&key).ok().and_then(|text| ModuleVersion::parse(text).ok());
                 let Ok(entry) = VersionEntry::decode(&value) else {
                     self.report(Damage(format!("garbled record in bucket {number}")));
                     return;
@@ -51,11 +49,8 @@ impl Index {
     /// Sets the last use of `version` as it is, forwards or backwards: for stamps a wrong clock has made.
     pub fn restamp(&self, version: &ModuleVersion, last_used: UnixSeconds) {
         if let Some(entry) = self.version(version) {
-            let change = VersionChange {
-                entry: VersionEntry { last_used, ..entry },
-                replaces: true,
-                used_if_unknown: None,
-            };
+            let change =
+                VersionChange { entry: VersionEntry { last_used, ..entry }, replaces: true, used_if_unknown: None };
             self.change(Place::of_version(version), Change::Version(change));
         }
     }
@@ -112,10 +107,7 @@ impl Index {
             }
             let mut pending = lock(&self.pending);
             for (place, _, generation) in &batch {
-                if pending
-                    .get(place)
-                    .is_some_and(|waiting| waiting.generation == *generation)
-                {
+                if pending.get(place).is_some_and(|waiting| waiting.generation == *generation) {
                     pending.remove(place);
                 }
             }
@@ -126,49 +118,39 @@ impl Index {
 
     /// Writes changes that are sorted by place. Returns whether that worked.
     fn write_batch(&self, batch: &[(Place, Change, u32)]) -> bool {
-        batch
-            .chunk_by(|(a, ..), (b, ..)| (a.class, a.bucket) == (b.class, b.bucket))
-            .all(|changes| {
-                let Some((
-                    Place {
-                        class, bucket: number, ..
-                    },
-                    ..,
-                )) = changes.first()
-                else {
-                    return true;
-                };
-                let Some(mut records) = self.read_bucket(*class, *number) else {
-                    return false;
-                };
-                let before = counted(*class, &records);
-                for (place, change, _) in changes {
-                    match change {
-                        Change::Put(bytes) => drop(records.insert(place.key.clone(), bytes.clone())),
-                        Change::Remove => drop(records.remove(&place.key)),
-                        Change::Version(change) => {
-                            let known = records
-                                .get(&place.key)
-                                .and_then(|bytes| VersionEntry::decode(bytes).ok());
-                            match change.clone().apply(known) {
-                                Some(entry) => drop(records.insert(place.key.clone(), entry.encode())),
-                                None => drop(records.remove(&place.key)),
-                            }
+        batch.chunk_by(|(a, ..), (b, ..)| (a.class, a.bucket) == (b.class, b.bucket)).all(|changes| {
+            let Some((Place { class, bucket: number, .. }, ..)) = changes.first() else {
+                return true;
+            };
+            let Some(mut records) = self.read_bucket(*class, *number) else {
+                return false;
+            };
+            let before = counted(*class, &records);
+            for (place, change, _) in changes {
+                match change {
+                    Change::Put(bytes) => drop(records.insert(place.key.clone(), bytes.clone())),
+                    Change::Remove => drop(records.remove(&place.key)),
+                    Change::Version(change) => {
+                        let known = records.get(&place.key).and_then(|bytes| VersionEntry::decode(bytes).ok());
+                        match change.clone().apply(known) {
+                            Some(entry) => drop(records.insert(place.key.clone(), entry.encode())),
+                            None => drop(records.remove(&place.key)),
                         }
                     }
                 }
-                if *class == Class::Negative {
-                    drop_oldest(&mut records);
-                }
-                let after = counted(*class, &records);
-                let written = self.with_database(|database| database.write(*class, *number, bucket::pack(&records)));
-                if written.is_some() {
-                    let totals = &mut lock(&self.counted).records;
-                    totals.files = (totals.files + after.files).saturating_sub(before.files);
-                    totals.bytes = (totals.bytes + after.bytes).saturating_sub(before.bytes);
-                }
-                written.is_some()
-            })
+            }
+            if *class == Class::Negative {
+                drop_oldest(&mut records);
+            }
+            let after = counted(*class, &records);
+            let written = self.with_database(|database| database.write(*class, *number, bucket::pack(&records)));
+            if written.is_some() {
+                let totals = &mut lock(&self.counted).records;
+                totals.files = (totals.files + after.files).saturating_sub(before.files);
+                totals.bytes = (totals.bytes + after.bytes).saturating_sub(before.bytes);
+            }
+            written.is_some()
+        })
     }
 
     /// Writes the uses that moved by an hour or more.
@@ -177,11 +159,7 @@ impl Index {
         if !self.is_open() {
             return;
         }
-        for uses in self
-            .usage
-            .take()
-            .chunk_by(|(a, _), (b, _)| usage::bucket_of(*a) == usage::bucket_of(*b))
-        {
+        for uses in self.usage.take().chunk_by(|(a, _), (b, _)| usage::bucket_of(*a) == usage::bucket_of(*b)) {
             let Some((first, _)) = uses.first() else { continue };
             let number = usage::bucket_of(*first);
             let Some(mut records) = self.read_bucket(Class::Version, number) else {
@@ -207,10 +185,7 @@ impl Index {
             }
             if has_moved {
                 let packed = bucket::pack(&records);
-                if self
-                    .with_database(|database| database.write(Class::Version, number, packed))
-                    .is_none()
-                {
+                if self.with_database(|database| database.write(Class::Version, number, packed)).is_none() {
                     return;
                 }
             }
@@ -245,9 +220,7 @@ impl Index {
 
     /// Returns what was decoded; garbage counts as damage.
     pub(super) fn decoded<T>(&self, result: Result<T, Garbled>) -> Option<T> {
-        result
-            .inspect_err(|Garbled| self.report(Damage("garbled record".to_owned())))
-            .ok()
+        result.inspect_err(|Garbled| self.report(Damage("garbled record".to_owned()))).ok()
     }
 
     /// Works with the database if it is open; damage closes it for good.
@@ -290,8 +263,7 @@ impl Index {
 
     /// Makes an empty database in the place of a broken one.
     pub(super) fn start_anew(&self, text: String) -> Result<(Database, Option<ScanReason>), OpenError> {
-        self.move_aside()
-            .map_err(|err| OpenError::Unavailable(format!("{text}; and it cannot be removed: {err}")))?;
+        self.move_aside().map_err(|err| OpenError::Unavailable(format!("{text}; and it cannot be removed: {err}")))?;
         let (database, _) = Database::open(&self.folder)?;
         Ok((database, Some(ScanReason::Damaged(text))))
     }
@@ -326,9 +298,7 @@ fn counted(class: Class, records: &Records) -> Totals {
 /// Keeps a bucket of negative answers within its bound.
 fn drop_oldest(records: &mut Records) {
     while records.len() > NEGATIVE_PER_BUCKET_MAX {
-        let oldest = records
-            .iter()
-            .min_by_key(|(_, value)| NegativeAnswer::fetched_of(value));
+        let oldest = records.iter().min_by_key(|(_, value)| NegativeAnswer::fetched_of(value));
         let Some(key) = oldest.map(|(key, _)| key.clone()) else {
             return;
         };

@@ -1,0 +1,3 @@
+module larder.test/load
+
+go 1.24
