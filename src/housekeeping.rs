@@ -106,6 +106,8 @@ impl Housekeeper {
             return Err(Error::NoIndex);
         }
         let pins = self.pins()?;
+        // What has come in during the last moments counts too.
+        self.index.maintain();
         let run = Run {
             root: &self.root,
             index: &self.index,
