@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{self, Cache};
 use crate::cli::Invocation;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, is_under_journal};
 use crate::fill::Fills;
 use crate::fill::download::{self, Downloader};
 use crate::fill::small::SmallFiles;
@@ -51,7 +51,7 @@ pub fn main(config: Config, warnings: &[String], invocation: &Invocation) -> Exi
     if let Some(request) = commands::request(&config, invocation) {
         return commands::run(&config, &request);
     }
-    let bars = logging::start(&config.log_level);
+    let bars = logging::start(&config.log_level, is_under_journal());
     for warning in warnings {
         log::warn!("{warning}");
     }

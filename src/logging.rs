@@ -31,12 +31,12 @@ impl Log for AboveBars {
 /// Starts the logger with the levels of `filter` (the syntax of `RUST_LOG`). Called once, before anything is logged.
 ///
 /// Returns where progress bars can be shown, if stderr is a terminal.
-pub fn start(filter: &str) -> Option<MultiProgress> {
+pub fn start(filter: &str, is_under_journal: bool) -> Option<MultiProgress> {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(filter);
     let is_terminal = std::io::stderr().is_terminal();
     // systemd hands over a pipe to the journal, which stamps and ranks each line itself.
-    if !is_terminal && crate::config::is_under_journal() {
+    if !is_terminal && is_under_journal {
         builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
     } else {
         builder

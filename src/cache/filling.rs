@@ -42,7 +42,14 @@ impl Cache {
         if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
             return self.publish_stored(resource, head, stored, "", false).await;
         }
-        let ask = match (&stored, self.index.mutable(resource)) {
+        let entry = self.index.mutable(resource);
+        // Somebody else's fill may have ended between this request's look at the index and its turn here.
+        if let (Some(stored), Some(entry)) = (&stored, &entry)
+            && self.is_fresh(entry.fetched)
+        {
+            return self.publish_stored(resource, head, stored.clone(), "", true).await;
+        }
+        let ask = match (&stored, entry) {
             (Some(_), Some(entry)) => {
                 Ask { if_none_match: entry.etag, if_modified_since: entry.last_modified, ..Ask::default() }
             }

@@ -26,6 +26,7 @@ pub mod judge;
 pub mod reader;
 mod segments;
 pub mod small;
+mod transfer;
 
 pub use reader::{FillReader, FillState};
 
@@ -77,13 +78,13 @@ impl Growing {
         FillReader::new(Arc::clone(&self.file), self.state.clone())
     }
 
-    fn arriving(&self, version: &ModuleVersion) -> Arriving {
+    fn arriving(&self, version: &ModuleVersion) -> Option<Arriving> {
         let (length, received) = match *self.state.borrow() {
             FillState::Open { length, .. } => (length, self.received.load(Ordering::Relaxed)),
             FillState::Sealed { length } => (Some(length), length),
-            FillState::Failed(_) => (None, self.received.load(Ordering::Relaxed)),
+            FillState::Failed(_) => return None,
         };
-        Arriving { version: version.clone(), length, received, upstream: Arc::clone(&self.upstream) }
+        Some(Arriving { version: version.clone(), length, received, upstream: Arc::clone(&self.upstream) })
     }
 }
 
@@ -99,6 +100,9 @@ pub struct Whole {
 }
 
 /// Publishes what a fill has come to. Dropping it unpublished is a failure.
+///
+/// The fill stays in the table until this is dropped, that is, until the file has its name and the index knows of it, or
+/// until what is left of it has been cleared away: nobody starts a second fill among the ruins of the first.
 #[derive(Debug)]
 pub struct HeadWriter {
     head: watch::Sender<Head>,
@@ -109,10 +113,6 @@ pub struct HeadWriter {
 impl HeadWriter {
     /// Lets followers see `head`.
     pub fn publish(&self, head: Head) {
-        // A failed fill leaves the table first: whoever comes from now on starts a new one.
-        if matches!(head, Head::Failed(_)) {
-            self.fills.forget(&self.resource);
-        }
         let is_growing = matches!(head, Head::Growing(_));
         self.head.send_replace(head);
         if is_growing {
@@ -208,7 +208,7 @@ impl Fills {
     pub fn growing(&self) -> Vec<Arriving> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let growing = running.iter().filter_map(|(resource, head)| match (resource, &*head.borrow()) {
-            (Resource::Artifact(version, _), Head::Growing(growing)) => Some(growing.arriving(version)),
+            (Resource::Artifact(version, _), Head::Growing(growing)) => growing.arriving(version),
             _ => None,
         });
         let mut growing: Vec<Arriving> = growing.collect();

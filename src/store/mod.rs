@@ -33,6 +33,9 @@ pub mod index;
 pub mod offline;
 pub mod partial;
 pub mod pins;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod testing;
 mod walk;
 
 use blob::Glance;

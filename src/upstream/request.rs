@@ -64,9 +64,11 @@ impl UpstreamList {
         match response.status.as_u16() {
             200 => Ok(answer(response, Part::Whole, None)),
             206 => {
-                let (start, length) = content_range(&response.headers).ok_or_else(|| rejected("bad Content-Range"))?;
+                let range = content_range(&response.headers).ok_or_else(|| rejected("bad Content-Range"))?;
                 match ask.range {
-                    Some((wanted, _)) if wanted == start => Ok(answer(response, Part::From(start), Some(length))),
+                    Some(wanted) if range.is_what_was_asked(wanted) => {
+                        Ok(answer(response, Part::From(range.start), Some(range.length)))
+                    }
                     Some(_) => Err(rejected("another range than asked for")),
                     None => Err(rejected("status 206 without a range having been asked for")),
                 }
@@ -135,12 +137,31 @@ fn answer(response: Response, part: Part, length: Option<u64>) -> Answer {
     }
 }
 
-/// Returns first byte and whole length of `Content-Range: bytes FIRST-LAST/LENGTH`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, u64)> {
+/// `Content-Range: bytes FIRST-LAST/LENGTH`, with what `Content-Length` says beside it.
+struct ContentRange {
+    start: u64,
+    end: u64,
+    length: u64,
+    body_bytes: Option<u64>,
+}
+
+impl ContentRange {
+    /// A range that is not exactly what was asked for, or whose two lengths differ, cannot be put in its place.
+    fn is_what_was_asked(&self, (start, end): (u64, Option<u64>)) -> bool {
+        let wanted_end = end.unwrap_or(self.length).min(self.length);
+        let is_whole = self.body_bytes.is_none_or(|bytes| bytes == self.end - self.start);
+        self.start == start && self.end == wanted_end && is_whole
+    }
+}
+
+fn content_range(headers: &HeaderMap) -> Option<ContentRange> {
     let value = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     let (range, length) = value.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, _) = range.split_once('-')?;
-    Some((first.parse().ok()?, length.parse().ok()?))
+    let (first, last) = range.split_once('-')?;
+    let (start, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+    let end = last.checked_add(1).filter(|end| start < *end)?;
+    let body_bytes = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    Some(ContentRange { start, end, length: length.parse().ok()?, body_bytes })
 }
 
 /// Returns the seconds of a `Retry-After`; the form with a date counts as "not now" and is left to the usual pause.

@@ -1,0 +1,469 @@
+//! One zip on its way in: which pieces are asked of whom, where their bytes go, and what readers may see.
+//!
+//! Called by `fill::download`, which says what is promised. The order of this file is that of a download: the walk along the
+//! upstreams, one attempt, its streams, one stream's bytes, publishing, the verdict, the end.
+//!
+//! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
+//! overwritten by something else; `readable` stays [`TAIL_BYTES`] short of the end until the zip has been judged.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+
+use crate::fill::download::{Downloaded, Downloader};
+use crate::fill::judge::{self, ZIP_BYTES_MAX};
+use crate::fill::segments::{Claim, Segments};
+use crate::fill::{FillState, Growing, Head, HeadWriter};
+use crate::module::ModuleVersion;
+use crate::net::egress;
+use crate::resource::Resource;
+use crate::store;
+use crate::store::partial::{Identity, Partial, PartialWriter};
+use crate::upstream::answer::{Body, Part};
+use crate::upstream::{Answer, Ask, Failure, Upstream};
+
+/// Bytes held back until the verdict. A zip without its end is no zip, so a few are enough, and a small zip's first
+/// bytes are not kept waiting for its last.
+const TAIL_BYTES: u64 = 4096;
+/// Zips up to this size come over one connection, in bytes.
+const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
+/// What one stream holds in memory before it writes, in bytes; also the room made for it at once.
+const BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// One download under way.
+pub(super) struct Transfer<'a> {
+    with: &'a Downloader,
+    module: &'a ModuleVersion,
+    resource: Resource,
+    partial: Partial,
+    segments: Mutex<Segments>,
+    state: watch::Sender<FillState>,
+    /// How many bytes are there, for people to see.
+    received: Arc<AtomicU64>,
+    head: &'a HeadWriter,
+    /// The most bytes that were ever there; only more than that is progress.
+    done_bytes_max: u64,
+    /// The length of the finished file.
+    length: u64,
+    upstream: Arc<str>,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn new(
+        with: &'a Downloader,
+        module: &'a ModuleVersion,
+        resource: Resource,
+        partial: Partial,
+        head: &'a HeadWriter,
+    ) -> Self {
+        let segments = match &partial.identity {
+            Some(Identity { length: Some(length), .. }) => Segments::resuming(*length, &partial.blocks),
+            Some(_) | None => Segments::new(None),
+        };
+        let state = watch::Sender::new(FillState::Open { length: None, readable: 0 });
+        let upstream = Arc::from("");
+        Self {
+            with,
+            module,
+            resource,
+            done_bytes_max: segments.done_bytes(),
+            segments: Mutex::new(segments),
+            partial,
+            state,
+            received: Arc::default(),
+            head,
+            length: 0,
+            upstream,
+        }
+    }
+
+    /// Walks the upstreams until one has given the whole zip and it is judged good.
+    pub(super) async fn run(&mut self) -> Result<(), Failure> {
+        let mut walk = self.with.upstreams.route(&self.resource);
+        while let Some(upstream) = walk.next_upstream() {
+            let Err(failure) = self.fetch_from(&upstream).await else { return Ok(()) };
+            walk.failed(failure)?;
+        }
+        Err(walk.end())
+    }
+
+    async fn fetch_from(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
+        let mut retry = self.with.upstreams.retry();
+        loop {
+            let failure = match self.attempt(upstream).await {
+                Ok(()) => return self.judge(upstream).await,
+                Err(failure) => failure,
+            };
+            let done_bytes = self.lock().done_bytes();
+            if done_bytes > self.done_bytes_max {
+                self.done_bytes_max = done_bytes;
+                retry.progressed();
+            }
+            // A changed file can be begun again as long as nobody has seen anything of the old one.
+            let is_unseen_change = matches!(failure, Failure::Changed { .. }) && self.published() == 0;
+            if is_unseen_change {
+                self.forget_blocks();
+            }
+            if let Failure::Network { error, .. } = &failure {
+                self.with.upstreams.look_into(upstream, error).await;
+            }
+            if !retry.again(&failure, upstream, is_unseen_change).await {
+                if let Failure::Network { error, .. } = &failure {
+                    self.with.upstreams.give_up(upstream, error);
+                }
+                return Err(failure);
+            }
+            log::info!("resuming download {} reason={failure} bytes={done_bytes}", self.module);
+        }
+    }
+
+    /// Fetches what is missing over one or more connections.
+    async fn attempt(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
+        let mut claim = None;
+        let mut ask = Ask::default();
+        if let Some(Identity { upstream: from, validator: Some(validator), .. }) = &self.partial.identity
+            && **from == *upstream.name
+        {
+            let mut segments = self.lock();
+            if segments.is_complete() {
+                return Ok(());
+            }
+            if segments.done_bytes() > 0 {
+                claim = segments.claim();
+                ask.range = claim.as_ref().map(|claim| (claim.pos, Some(claim.end)));
+                ask.if_range = Some(validator.clone());
+            }
+        }
+        let answer = match self.with.upstreams.get(upstream, &self.resource, &ask).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.release(claim.as_ref());
+                return Err(failure);
+            }
+        };
+        let claim = match answer.part {
+            Part::From(_) => self.continued(upstream, &answer, claim)?,
+            Part::Whole | Part::NotModified => self.begun(upstream, &answer)?,
+        };
+        self.upstream = Arc::clone(&upstream.name);
+        let helpers = if can_share(&answer) { self.with.connections - 1 } else { 0 };
+        let this = &*self;
+        let mut streams = FuturesUnordered::new();
+        streams.push(this.stream(upstream, Some((claim, answer.body))));
+        for _ in 0..helpers {
+            streams.push(this.stream(upstream, None));
+        }
+        let mut first_failure = None;
+        while let Some(result) = streams.next().await {
+            match result {
+                Ok(()) => {}
+                Err(failure @ (Failure::Changed { .. } | Failure::Store(_))) => return Err(failure),
+                Err(failure) => {
+                    first_failure.get_or_insert(failure);
+                }
+            }
+        }
+        match first_failure {
+            Some(failure) if !this.lock().is_complete() => Err(failure),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Takes up an answer that carries on where we are, if it is a piece of the same file.
+    fn continued(&mut self, upstream: &Arc<Upstream>, answer: &Answer, claim: Option<Claim>) -> Result<Claim, Failure> {
+        let is_same = self.partial.identity.as_ref().is_some_and(|identity| is_piece_of(identity, answer));
+        match claim {
+            Some(claim) if is_same => {
+                self.publish_length();
+                Ok(claim)
+            }
+            claim => {
+                self.release(claim.as_ref());
+                Err(Failure::Changed { upstream: Arc::clone(&upstream.name) })
+            }
+        }
+    }
+
+    /// Takes up an answer that begins at zero: the first one, one of another file, or one that ignored the range.
+    fn begun(&mut self, upstream: &Arc<Upstream>, answer: &Answer) -> Result<Claim, Failure> {
+        let rejected = |reason: String| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason };
+        if answer.length.is_some_and(|length| length > ZIP_BYTES_MAX) {
+            return Err(rejected(format!("the zip has more than {ZIP_BYTES_MAX} bytes")));
+        }
+        let identity = Identity {
+            upstream: upstream.name.to_string(),
+            validator: answer.validator.clone(),
+            length: answer.length,
+        };
+        let mut segments = Segments::new(answer.length);
+        let claim = segments.claim().ok_or_else(|| rejected("the zip is empty".to_owned()))?;
+        self.partial.begin(&identity, self.published())?;
+        *self.lock() = segments;
+        self.publish_length();
+        Ok(claim)
+    }
+
+    /// One connection's work: its first piece, then whatever is left to take over.
+    async fn stream(&self, upstream: &Arc<Upstream>, first: Option<(Claim, Body)>) -> Result<(), Failure> {
+        let writer = self.partial.writer()?;
+        let mut work = match first {
+            Some(work) => work,
+            None => match self.next_piece(upstream).await? {
+                Some(work) => work,
+                None => return Ok(()),
+            },
+        };
+        loop {
+            let (claim, body) = work;
+            let copied = self.copy(upstream, &writer, &claim, body).await;
+            self.release(Some(&claim));
+            copied?;
+            work = match self.next_piece(upstream).await? {
+                Some(work) => work,
+                None => return Ok(()),
+            };
+        }
+    }
+
+    /// Claims a piece and asks for it. `None` if there is nothing left, or the upstream has had enough of connections.
+    async fn next_piece(&self, upstream: &Arc<Upstream>) -> Result<Option<(Claim, Body)>, Failure> {
+        let Some(identity) = &self.partial.identity else { return Ok(None) };
+        let Some(claim) = self.lock().claim() else { return Ok(None) };
+        let ask =
+            Ask { range: Some((claim.pos, Some(claim.end))), if_range: identity.validator.clone(), ..Ask::default() };
+        let answer = match self.with.upstreams.get(upstream, &self.resource, &ask).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                self.release(Some(&claim));
+                return Err(failure);
+            }
+        };
+        if is_piece_of(identity, &answer) && matches!(answer.part, Part::From(_)) {
+            return Ok(Some((claim, answer.body)));
+        }
+        self.release(Some(&claim));
+        if is_piece_of(identity, &answer) {
+            return Ok(None);
+        }
+        Err(Failure::Changed { upstream: Arc::clone(&upstream.name) })
+    }
+
+    /// Writes a body into its segment until the segment ends, which may come earlier than the body's own end.
+    async fn copy(
+        &self,
+        upstream: &Arc<Upstream>,
+        writer: &PartialWriter,
+        claim: &Claim,
+        mut body: Body,
+    ) -> Result<(), Failure> {
+        let network = |error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
+        let mut pending = Bytes::new();
+        loop {
+            let room = self.lock().room(claim.start);
+            if room == 0 {
+                return Ok(());
+            }
+            if pending.is_empty() {
+                match body.chunk().await.map_err(network)? {
+                    Some(chunk) => pending = chunk,
+                    None => return self.ended(upstream, claim),
+                }
+            }
+            // Whatever has arrived meanwhile is written together; nothing waits for more to come.
+            let room = usize::try_from(room).unwrap_or(usize::MAX).min(BUFFER_BYTES_MAX);
+            let mut buffer = Vec::with_capacity(room.min(pending.len().max(16 * 1024)));
+            let mut broken = None;
+            while buffer.len() < room {
+                let size = pending.len().min(room - buffer.len());
+                buffer.extend_from_slice(&pending[..size]);
+                pending.advance(size);
+                if !pending.is_empty() || buffer.len() == room {
+                    break;
+                }
+                match body.chunk_if_ready() {
+                    Ok(Some(chunk)) => pending = chunk,
+                    Ok(None) => break,
+                    Err(error) => {
+                        broken = Some(network(error));
+                        break;
+                    }
+                }
+            }
+            self.write(upstream, writer, claim, buffer).await?;
+            if let Some(failure) = broken {
+                return Err(failure);
+            }
+        }
+    }
+
+    /// What the end of a body means: the end of the file only if nobody knew its length.
+    fn ended(&self, upstream: &Arc<Upstream>, claim: &Claim) -> Result<(), Failure> {
+        if claim.end == u64::MAX {
+            self.lock().end_here();
+            return Ok(());
+        }
+        let error = egress::Error::Ended("the answer ended before its length".to_owned());
+        Err(Failure::Network { upstream: Arc::clone(&upstream.name), error })
+    }
+
+    async fn write(
+        &self,
+        upstream: &Arc<Upstream>,
+        writer: &PartialWriter,
+        claim: &Claim,
+        buffer: Vec<u8>,
+    ) -> Result<(), Failure> {
+        let pos = self.lock().pos(claim.start);
+        if pos + buffer.len() as u64 > ZIP_BYTES_MAX {
+            let reason = format!("the zip has more than {ZIP_BYTES_MAX} bytes");
+            return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
+        }
+        let seen = usize::try_from(self.published().saturating_sub(pos)).unwrap_or(usize::MAX).min(buffer.len());
+        let own = writer.clone();
+        let (is_same, buffer) = store::blocking(move || {
+            let (again, new) = buffer.split_at(seen);
+            let is_same = again.is_empty() || own.is_same_at(again, pos)?;
+            if is_same {
+                own.write_at(new, pos + seen as u64)?;
+            }
+            Ok((is_same, buffer))
+        })
+        .await?;
+        if !is_same {
+            return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
+        }
+        let finished = {
+            let mut segments = self.lock();
+            let finished = segments.advance(claim.start, &buffer);
+            self.received.store(segments.done_bytes(), Ordering::Relaxed);
+            finished
+        };
+        if let Some((index, crc)) = finished {
+            let writer = writer.clone();
+            store::blocking(move || writer.note_block(index, crc)).await?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Lets readers see what is there without a gap, but for the tail.
+    fn publish(&self) {
+        let prefix = self.lock().prefix();
+        let mut is_first = false;
+        self.state.send_if_modified(|state| {
+            let FillState::Open { length, readable } = state else { return false };
+            let shown = length.unwrap_or(prefix).saturating_sub(TAIL_BYTES).min(prefix);
+            let grown = shown > *readable;
+            is_first = grown && *readable == 0;
+            *readable = (*readable).max(shown);
+            grown
+        });
+        if is_first {
+            self.show();
+        }
+    }
+
+    /// Lets followers begin their answers.
+    fn show(&self) {
+        let growing = Growing {
+            file: Arc::clone(&self.partial.file),
+            state: self.state.subscribe(),
+            received: Arc::clone(&self.received),
+            upstream: Arc::clone(&self.upstream),
+        };
+        self.head.publish(Head::Growing(growing));
+    }
+
+    fn publish_length(&self) {
+        let known = self.partial.identity.as_ref().and_then(|identity| identity.length);
+        self.state.send_if_modified(|state| match state {
+            FillState::Open { length, .. } if *length != known => {
+                *length = known;
+                true
+            }
+            FillState::Open { .. } | FillState::Sealed { .. } | FillState::Failed(_) => false,
+        });
+    }
+
+    /// Checks the complete file and, if it is good, lets readers have the tail.
+    async fn judge(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
+        let length = self.lock().prefix();
+        self.length = length;
+        self.partial.set_length(length)?;
+        let (file, module) = (Arc::clone(&self.partial.file), self.module.clone());
+        let verdict = store::blocking(move || Ok(judge::check_zip(&file, length, &module))).await?;
+        if let Err(reason) = verdict {
+            self.forget_blocks();
+            return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
+        }
+        if self.upstream.is_empty() {
+            self.upstream = Arc::clone(&upstream.name);
+        }
+        let is_unseen = self.published() == 0;
+        self.state.send_replace(FillState::Sealed { length });
+        if is_unseen {
+            self.show();
+        }
+        Ok(())
+    }
+
+    /// Gives a good file its name; keeps or removes what is left of a failed one.
+    pub(super) async fn finish(self, result: Result<(), Failure>) -> Result<Downloaded, Failure> {
+        let Self { with, resource, partial, state, upstream, segments, head, .. } = self;
+        let store = Arc::clone(&with.store);
+        let Err(failure) = result else {
+            let stored = store::blocking(move || store.commit_partial(&partial, &resource)).await?;
+            return Ok(Downloaded { stored, upstream });
+        };
+        // Those who come while the remains are cleared away get the failure as a status, not as a broken body.
+        head.publish(Head::Failed(failure.clone()));
+        state.send_replace(FillState::Failed(Arc::from(failure.to_string())));
+        let done_bytes = segments.into_inner().unwrap_or_else(PoisonError::into_inner).done_bytes();
+        let is_resumable =
+            partial.identity.as_ref().is_some_and(|identity| identity.validator.is_some()) && done_bytes > 0;
+        let is_worth_keeping = is_resumable && (failure.is_transient() || matches!(failure, Failure::Stopped));
+        let kept =
+            store::blocking(move || if is_worth_keeping { partial.sync() } else { store.discard_partial(&partial) });
+        if let Err(err) = kept.await {
+            log::warn!("partial download: {err}");
+        }
+        Err(failure)
+    }
+
+    fn published(&self) -> u64 {
+        match *self.state.borrow() {
+            FillState::Open { readable, .. } => readable,
+            FillState::Sealed { length } => length,
+            FillState::Failed(_) => 0,
+        }
+    }
+
+    fn forget_blocks(&mut self) {
+        self.partial.identity = None;
+        *self.lock() = Segments::new(None);
+    }
+
+    fn release(&self, claim: Option<&Claim>) {
+        if let Some(claim) = claim {
+            self.lock().release(claim.start);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Segments> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns whether an answer is a piece of, or is, the file we have the beginning of.
+fn is_piece_of(identity: &Identity, answer: &Answer) -> bool {
+    identity.validator.is_some() && identity.validator == answer.validator && identity.length == answer.length
+}
+
+/// Returns whether several connections may fetch pieces of this file.
+fn can_share(answer: &Answer) -> bool {
+    answer.has_ranges && answer.validator.is_some() && answer.length.is_some_and(|length| length > PARALLEL_BYTES_MIN)
+}
