@@ -34,6 +34,10 @@ mod tile;
 pub use error::Error;
 pub use status::{CacheStatus, Forward};
 
+/// A miss that comes right after the start waits so long for the index; what is stored never waits for it.
+const INDEX_WAIT_MAX: Duration = Duration::from_secs(3);
+const INDEX_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 /// What to do when the upstreams cannot be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkMode {
@@ -144,6 +148,7 @@ impl Cache {
             self.note_reader(resource, &content);
             return Ok(Reply { content, status: CacheStatus::hit() });
         }
+        self.index_is_open().await;
         let negative = self.index.negative(resource);
         if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
             return Err(remembered(negative));
@@ -211,6 +216,15 @@ impl Cache {
         let mut follower = follower.ok_or(Error::Busy)?;
         let head = follower.head().await.map_err(|failure| Error::Upstream { resource: resource.clone(), failure })?;
         Ok((head, follower.is_collapsed))
+    }
+
+    /// Waits, in the first moments of a run, until the index can say what is remembered.
+    async fn index_is_open(&self) {
+        let mut waited = Duration::ZERO;
+        while self.index.is_opening() && waited < INDEX_WAIT_MAX {
+            tokio::time::sleep(INDEX_POLL_INTERVAL).await;
+            waited += INDEX_POLL_INTERVAL;
+        }
     }
 
     /// Returns what keeps us from asking any upstream for `resource`, if something does.

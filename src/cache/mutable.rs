@@ -16,6 +16,7 @@ impl Cache {
     /// Answers a request for something that changes.
     pub(super) async fn mutable(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
         let stored = self.store.open(resource).await?;
+        self.index_is_open().await;
         // A file without an entry was not put there by us: it counts as old.
         let entry = self.index.mutable(resource).unwrap_or_default();
         if let Some(stored) = stored.clone().filter(|_| self.is_fresh(entry.fetched)) {

@@ -93,6 +93,19 @@ impl Segments {
         }
     }
 
+    /// Lets the owner of a segment that is done go on into the next one, if nobody has begun it.
+    pub(super) fn extend(&mut self, start: u64) -> bool {
+        let Some(index) = self.segments.iter().position(|s| s.start == start) else { return false };
+        if !self.segments.get(index + 1).is_some_and(|next| !next.is_claimed && next.pos == next.start) {
+            return false;
+        }
+        let next = self.segments.remove(index + 1);
+        if let Some(segment) = self.segments.get_mut(index) {
+            segment.end = next.end;
+        }
+        true
+    }
+
     /// Returns how many bytes the owner of the segment may write next: up to the end of the block or of the segment.
     pub(super) fn room(&mut self, start: u64) -> u64 {
         self.find(start).map_or(0, |s| (s.end - s.pos).min(BLOCK_BYTES - s.pos % BLOCK_BYTES))
@@ -180,6 +193,23 @@ mod tests {
         }
         assert_eq!(all.prefix(), second.start + 100);
         assert!(!all.is_complete());
+    }
+
+    /// A stream that is open to the end takes over what another connection gave back untouched, and nothing else.
+    #[test]
+    fn extends_into_what_was_given_back() {
+        let mut all = Segments::new(Some(8 * BLOCK_BYTES));
+        let lead = all.claim().unwrap();
+        let second = all.claim().unwrap();
+        assert!(!all.extend(lead.start));
+        all.release(second.start);
+        assert!(all.extend(lead.start));
+        assert!(!all.extend(lead.start));
+        while all.room(lead.start) > 0 {
+            let room = usize::try_from(all.room(lead.start)).unwrap();
+            all.advance(lead.start, &vec![0; room]);
+        }
+        assert!(all.is_complete());
     }
 
     /// A resumed download asks only for the missing blocks.

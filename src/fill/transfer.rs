@@ -6,7 +6,7 @@
 //! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
 //! overwritten by something else; `readable` stays [`TAIL_BYTES`] short of the end until the zip has been judged.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes};
@@ -34,6 +34,15 @@ const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
 /// What one stream holds in memory before it writes, in bytes; also the room made for it at once.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
+/// How far a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// To the end of its segment as it was when it was asked for.
+    Piece,
+    /// To the end of the file.
+    ToTheEnd,
+}
+
 /// One download under way.
 pub(super) struct Transfer<'a> {
     with: &'a Downloader,
@@ -44,6 +53,8 @@ pub(super) struct Transfer<'a> {
     state: watch::Sender<FillState>,
     /// How many bytes are there, for people to see.
     received: Arc<AtomicU64>,
+    /// Whether an upstream has sent something else than what readers were shown.
+    differs: AtomicBool,
     head: &'a HeadWriter,
     /// The most bytes that were ever there; only more than that is progress.
     done_bytes_max: u64,
@@ -75,6 +86,7 @@ impl<'a> Transfer<'a> {
             partial,
             state,
             received: Arc::default(),
+            differs: AtomicBool::new(false),
             head,
             length: 0,
             upstream,
@@ -103,15 +115,16 @@ impl<'a> Transfer<'a> {
                 self.done_bytes_max = done_bytes;
                 retry.progressed();
             }
-            // A changed file can be begun again as long as nobody has seen anything of the old one.
-            let is_unseen_change = matches!(failure, Failure::Changed { .. }) && self.published() == 0;
-            if is_unseen_change {
+            // Another validator may mean another file, or nothing: begun again from zero, the bytes that readers have been
+            // shown decide.
+            let may_begin_again = matches!(failure, Failure::Changed { .. }) && !self.differs.load(Ordering::Relaxed);
+            if may_begin_again {
                 self.forget_blocks();
             }
             if let Failure::Network { error, .. } = &failure {
                 self.with.upstreams.look_into(upstream, error).await;
             }
-            if !retry.again(&failure, upstream, is_unseen_change).await {
+            if !retry.again(&failure, upstream, may_begin_again).await {
                 if let Failure::Network { error, .. } = &failure {
                     self.with.upstreams.give_up(upstream, error);
                 }
@@ -145,15 +158,15 @@ impl<'a> Transfer<'a> {
                 return Err(failure);
             }
         };
-        let claim = match answer.part {
-            Part::From(_) => self.continued(upstream, &answer, claim)?,
-            Part::Whole | Part::NotModified => self.begun(upstream, &answer)?,
+        let (claim, extent) = match answer.part {
+            Part::From(_) => (self.continued(upstream, &answer, claim)?, Extent::Piece),
+            Part::Whole | Part::NotModified => (self.begun(upstream, &answer)?, Extent::ToTheEnd),
         };
         self.upstream = Arc::clone(&upstream.name);
         let helpers = if can_share(&answer) { self.with.connections - 1 } else { 0 };
         let this = &*self;
         let mut streams = FuturesUnordered::new();
-        streams.push(this.stream(upstream, Some((claim, answer.body))));
+        streams.push(this.stream(upstream, Some((claim, answer.body, extent))));
         for _ in 0..helpers {
             streams.push(this.stream(upstream, None));
         }
@@ -167,10 +180,11 @@ impl<'a> Transfer<'a> {
                 }
             }
         }
-        match first_failure {
-            Some(failure) if !this.lock().is_complete() => Err(failure),
-            Some(_) | None => Ok(()),
+        if this.lock().is_complete() {
+            return Ok(());
         }
+        // Without a failure, what is missing could not be asked for: the upstream names another file now.
+        Err(first_failure.unwrap_or_else(|| Failure::Changed { upstream: Arc::clone(&upstream.name) }))
     }
 
     /// Takes up an answer that carries on where we are, if it is a piece of the same file.
@@ -208,7 +222,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// One connection's work: its first piece, then whatever is left to take over.
-    async fn stream(&self, upstream: &Arc<Upstream>, first: Option<(Claim, Body)>) -> Result<(), Failure> {
+    async fn stream(&self, upstream: &Arc<Upstream>, first: Option<(Claim, Body, Extent)>) -> Result<(), Failure> {
         let writer = self.partial.writer()?;
         let mut work = match first {
             Some(work) => work,
@@ -218,8 +232,8 @@ impl<'a> Transfer<'a> {
             },
         };
         loop {
-            let (claim, body) = work;
-            let copied = self.copy(upstream, &writer, &claim, body).await;
+            let (claim, body, extent) = work;
+            let copied = self.copy(upstream, &writer, &claim, body, extent).await;
             self.release(Some(&claim));
             copied?;
             work = match self.next_piece(upstream).await? {
@@ -229,8 +243,8 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Claims a piece and asks for it. `None` if there is nothing left, or the upstream has had enough of connections.
-    async fn next_piece(&self, upstream: &Arc<Upstream>) -> Result<Option<(Claim, Body)>, Failure> {
+    /// Claims a piece and asks for it. `None` if there is nothing left, or the upstream does not give a piece of this file.
+    async fn next_piece(&self, upstream: &Arc<Upstream>) -> Result<Option<(Claim, Body, Extent)>, Failure> {
         let Some(identity) = &self.partial.identity else { return Ok(None) };
         let Some(claim) = self.lock().claim() else { return Ok(None) };
         let ask =
@@ -243,13 +257,10 @@ impl<'a> Transfer<'a> {
             }
         };
         if is_piece_of(identity, &answer) && matches!(answer.part, Part::From(_)) {
-            return Ok(Some((claim, answer.body)));
+            return Ok(Some((claim, answer.body, Extent::Piece)));
         }
         self.release(Some(&claim));
-        if is_piece_of(identity, &answer) {
-            return Ok(None);
-        }
-        Err(Failure::Changed { upstream: Arc::clone(&upstream.name) })
+        Ok(None)
     }
 
     /// Writes a body into its segment until the segment ends, which may come earlier than the body's own end.
@@ -259,12 +270,16 @@ impl<'a> Transfer<'a> {
         writer: &PartialWriter,
         claim: &Claim,
         mut body: Body,
+        extent: Extent,
     ) -> Result<(), Failure> {
         let network = |error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
         let mut pending = Bytes::new();
         loop {
             let room = self.lock().room(claim.start);
             if room == 0 {
+                if extent == Extent::ToTheEnd && self.lock().extend(claim.start) {
+                    continue;
+                }
                 return Ok(());
             }
             if pending.is_empty() {
@@ -334,6 +349,7 @@ impl<'a> Transfer<'a> {
         })
         .await?;
         if !is_same {
+            self.differs.store(true, Ordering::Relaxed);
             return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
         }
         let finished = {

@@ -5,7 +5,7 @@
 //!
 //! - By age since the last use, only while the clock is trusted. A stamp that no right clock can have made (before
 //!   `CLOCK_FLOOR`, or ahead of now) counts as now, and is rewritten once the clock is trusted.
-//! - By total size and by free space: least recently used first, to the hour, until enough is gone. When all versions
+//! - By total size and by free space: least recently used first, to the second for the last two hours and to the hour before, until enough is gone. When all versions
 //!   that may go are gone and it is not enough, lists, query answers, lookups and tiles follow, in no order: they are
 //!   small, and asked for again at the price of one request. A list also goes with the last version of its module.
 //! - Never what is pinned or busy, asked again just before each removal, nor what was used since the run began.
@@ -16,8 +16,8 @@
 //!
 //! A run does nothing before the index knows the whole tree ([`Index::is_whole`]): it would take the part for all.
 //!
-//! Memory: two passes over the index. The first sums up the bytes by the hour of their last use, which is eight thousand
-//! numbers a year, however many files there are; the second removes what lies before the hour that follows from it.
+//! Memory: two passes over the index. The first sums up the bytes by the time of their last use, which is some ten thousand
+//! numbers a year, however many files there are; the second removes what lies before the time that follows from it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,6 +40,8 @@ const FAILURES_MAX: u32 = 16;
 const AHEAD_MAX_S: u64 = 24 * 3600;
 
 const HOUR_S: u64 = 3600;
+/// For so long a use is known to the second; before that to the hour, which bounds what the first pass remembers.
+const EXACT_S: u64 = 2 * HOUR_S;
 
 /// When something has to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,9 +136,9 @@ struct Plan {
     is_clock_right: bool,
     /// What was last used before goes by age.
     oldest: Option<UnixSeconds>,
-    /// What was last used in an earlier hour goes for room.
-    cutoff_hour: u64,
-    /// How much of the cutoff hour itself goes.
+    /// What was last used earlier goes for room.
+    cutoff: u64,
+    /// How much of what was used at the cutoff itself goes.
     cutoff_bytes: u64,
 }
 
@@ -171,13 +173,13 @@ impl Run<'_> {
         Ok(report)
     }
 
-    /// The first pass: sums up what could go by the hour of its last use, and mends impossible stamps.
+    /// The first pass: sums up what could go by the time of its last use, and mends impossible stamps.
     fn plan(&self, times: Times, limits: Limits, mode: Mode, report: &mut Report) -> Plan {
         let Times { now, trusted } = times;
         report.is_clock_wrong = trusted.is_none() && limits.age_max.is_some();
         let oldest = trusted.zip(limits.age_max).map(|(now, age)| UnixSeconds(now.0.saturating_sub(age.as_secs())));
-        let mut plan = Plan { now, is_clock_right: trusted.is_some(), oldest, cutoff_hour: 0, cutoff_bytes: 0 };
-        let mut by_hour: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut plan = Plan { now, is_clock_right: trusted.is_some(), oldest, cutoff: 0, cutoff_bytes: 0 };
+        let mut by_time: BTreeMap<u64, u64> = BTreeMap::new();
         let mut aged_bytes = 0;
         self.index.scan_versions(|version, entry| {
             let last_used = plan.last_used(&entry);
@@ -189,16 +191,16 @@ impl Run<'_> {
             } else if plan.is_too_old(last_used) {
                 aged_bytes += entry.total_bytes();
             } else {
-                *by_hour.entry(plan.hour_of(last_used)).or_default() += entry.total_bytes();
+                *by_time.entry(plan.slot_of(last_used)).or_default() += entry.total_bytes();
             }
             if (self.is_cancelled)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let mut missing = report.needed_bytes.saturating_sub(aged_bytes);
-        for (hour, bytes) in by_hour {
+        for (slot, bytes) in by_time {
             if missing == 0 {
                 break;
             }
-            (plan.cutoff_hour, plan.cutoff_bytes) = (hour, missing);
+            (plan.cutoff, plan.cutoff_bytes) = (slot, missing);
             missing = missing.saturating_sub(bytes);
         }
         plan
@@ -349,22 +351,23 @@ impl Plan {
         if self.is_too_old(last_used) {
             return Some(Reason::Age);
         }
-        let hour = self.hour_of(last_used);
-        (hour < self.cutoff_hour || (hour == self.cutoff_hour && self.cutoff_bytes > 0)).then_some(Reason::Room)
+        let slot = self.slot_of(last_used);
+        (slot < self.cutoff || (slot == self.cutoff && self.cutoff_bytes > 0)).then_some(Reason::Room)
     }
 
-    /// Returns the hour that counts; a wrong clock does not know which one is now, but it is the last.
-    fn hour_of(&self, last_used: Option<UnixSeconds>) -> u64 {
+    /// Returns the time that counts, coarser the longer ago it is; a wrong clock does not know when now is, but it is last.
+    fn slot_of(&self, last_used: Option<UnixSeconds>) -> u64 {
         match last_used {
-            Some(last_used) => last_used.0 / HOUR_S,
-            None if self.is_clock_right => self.now.0 / HOUR_S,
+            Some(last_used) if self.now.since(last_used).as_secs() < EXACT_S => last_used.0,
+            Some(last_used) => last_used.0 - last_used.0 % HOUR_S,
+            None if self.is_clock_right => self.now.0,
             None => u64::MAX,
         }
     }
 
-    /// Takes what goes in the cutoff hour off what is still to go in it.
+    /// Takes what goes at the cutoff off what is still to go in it.
     fn spend(&mut self, entry: &VersionEntry, reason: Reason) {
-        if reason == Reason::Room && self.hour_of(self.last_used(entry)) == self.cutoff_hour {
+        if reason == Reason::Room && self.slot_of(self.last_used(entry)) == self.cutoff {
             self.cutoff_bytes = self.cutoff_bytes.saturating_sub(entry.total_bytes());
         }
     }

@@ -171,6 +171,11 @@ impl Index {
         lock(&self.scan_reason).is_some()
     }
 
+    /// Says whether the database is still being opened, so that an empty answer means nothing yet.
+    pub fn is_opening(&self) -> bool {
+        matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Opening)
+    }
+
     /// Returns why a scan of the tree is needed, once. Until the scan has told that it got to its end, a stop does not
     /// count as orderly, so that the next run scans again.
     pub(super) fn take_scan_reason(&self) -> Option<ScanReason> {
@@ -212,7 +217,7 @@ impl Index {
             *calls
         };
         if calls.is_multiple_of(USAGE_EVERY_CALLS) || self.usage.is_half_full() {
-            self.write_usage();
+            self.write_usage(usage::USE_GRAIN_S);
         }
         self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
     }
@@ -220,7 +225,7 @@ impl Index {
     /// Writes everything and closes the database in an orderly way; for the blocking pool, at the end of a run.
     pub fn close(&self) {
         self.write_pending();
-        self.write_usage();
+        self.write_usage(1);
         let is_complete = self.is_whole() && lock(&self.pending).is_empty();
         let before = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), State::Closed);
         if let State::Open(database) = before {

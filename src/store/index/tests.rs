@@ -126,7 +126,7 @@ fn uses_are_batched() {
     {
         index.touch(&m, used);
         assert_eq!(index.version(&m).unwrap().last_used, used.max(stored(&index)));
-        index.write_usage();
+        index.write_usage(usage::USE_GRAIN_S);
         assert_eq!(stored(&index), expected);
     }
     // A use of what is not stored leaves no entry.

@@ -15,7 +15,8 @@ use crate::module::ModuleVersion;
 /// How many versions are remembered between two writes; further ones wait for their next use after it. 1 MB at most.
 const USES_MAX: usize = 32_768;
 
-/// A use is written when it moves the stored time by this much; removal works in whole hours too.
+/// From time to time a use is written when it moves the stored time by this much; before a removal and at a stop, which
+/// are rare, each one that moves it at all.
 pub(super) const USE_GRAIN_S: u64 = 3600;
 
 type Uses = HashMap<u64, u32, BuildHasherDefault<Mix>>;

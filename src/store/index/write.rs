@@ -30,7 +30,7 @@ impl Index {
     /// are no versions are skipped.
     pub fn scan_versions(&self, mut each: impl FnMut(ModuleVersion, VersionEntry) -> ControlFlow<()>) -> bool {
         self.write_pending();
-        self.write_usage();
+        self.write_usage(1);
         let mut last = None;
         loop {
             let next = self.with_database(|database| {
@@ -164,8 +164,8 @@ impl Index {
         })
     }
 
-    /// Writes the uses that moved by an hour or more.
-    pub(super) fn write_usage(&self) {
+    /// Writes the uses that moved by `grain_s` or more.
+    pub(super) fn write_usage(&self, grain_s: u64) {
         let _one_writer = lock(&self.writing);
         if !self.is_open() {
             return;
@@ -189,7 +189,7 @@ impl Index {
                     continue;
                 };
                 let used = UnixSeconds((*used).into());
-                if used.since(entry.last_used).as_secs() >= usage::USE_GRAIN_S {
+                if used.since(entry.last_used).as_secs() >= grain_s {
                     entry.last_used = used;
                     *value = entry.encode();
                     has_moved = true;
