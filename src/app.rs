@@ -6,15 +6,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use indicatif::MultiProgress;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{self, Cache};
-use crate::cli::Command;
+use crate::cli::Invocation;
 use crate::clock::Clock;
 use crate::config::{Config, is_under_journal};
 use crate::fill::Fills;
@@ -27,27 +27,30 @@ use crate::server::admin::Admin;
 use crate::server::handler::Handler;
 use crate::server::{self, ConnectionLimits, listener};
 use crate::shutdown::Tasks;
-use crate::store::adopt::{self, Adoption};
+use crate::store::adopt::Adoption;
 use crate::store::index::Index;
 use crate::store::{self, Store};
 use crate::upstream::UpstreamList;
 
+mod commands;
+mod root_tasks;
 mod upstreams;
 
 /// Running answers get this long after the signal to stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
 /// Fills and housekeeping get this long after that; together below systemd's 90 s and a container's 30.
 const TASKS_DEADLINE: Duration = Duration::from_secs(5);
-/// How often what the index has gathered in memory is written.
-const INDEX_INTERVAL: Duration = Duration::from_secs(30);
 /// Threads that may wait for the disk at the same time.
 const BLOCKING_THREADS_MAX: usize = 32;
 /// Something failed that is not the configuration.
 const EXIT_FAILURE: u8 = 1;
 
 /// Runs what the command line asks for.
-pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
-    logging::start(&config.log_level, is_under_journal());
+pub fn main(config: Config, warnings: &[String], invocation: &Invocation) -> ExitCode {
+    if let Some(request) = commands::request(&config, invocation) {
+        return commands::run(&config, &request);
+    }
+    let bars = logging::start(&config.log_level, is_under_journal());
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -60,12 +63,7 @@ pub fn main(config: Config, warnings: &[String], command: Command) -> ExitCode {
         Ok(runtime) => runtime,
         Err(err) => return failed(&format!("cannot start the runtime: {err}")),
     };
-    let result = match command {
-        Command::Serve | Command::CheckConfig => runtime.block_on(serve(config)),
-        Command::Status | Command::Gc { .. } | Command::Pin { .. } | Command::Pins | Command::Unpin { .. } => {
-            Err("not yet".to_owned())
-        }
-    };
+    let result = runtime.block_on(serve(config, bars));
     // Threads that wait for a dead disk must not keep the program.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match result {
@@ -80,7 +78,7 @@ fn failed(text: &str) -> ExitCode {
 }
 
 /// Serves until a signal says otherwise.
-async fn serve(config: Config) -> Result<(), String> {
+async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String> {
     let clock = Clock::system();
     let stop = CancellationToken::new();
     stop_on_signals(&stop)?;
@@ -92,8 +90,11 @@ async fn serve(config: Config) -> Result<(), String> {
     // Two groups: what serves clients ends first, what works for the cache after it.
     let (serving, working) = (Tasks::new(), Tasks::new());
     let cache = build_cache(&config, &store, &working, &clock)?;
-    let keeping = Arc::new(AtomicBool::new(false));
-    keep_index(&cache, &working, &keeping);
+    let keeper = Arc::new(commands::housekeeper(&config, &cache, &stop));
+    let indexed = root_tasks::keep_index(&cache, &working, &stop);
+    root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
+    root_tasks::take_commands(&keeper, &cache, &store, &working);
+    root_tasks::show_progress(&cache, bars, &working);
 
     let handler = Arc::new(Handler {
         admin: Admin { cache: Arc::clone(&cache), started: clock.steady() },
@@ -119,10 +120,10 @@ async fn serve(config: Config) -> Result<(), String> {
         store.write_outside(path, text.as_bytes()).map_err(|err| format!("cannot write the ready file: {err}"))?;
     }
     let handle = move |request, connection| Arc::clone(&handler).handle(request, connection);
-    server::serve(listeners, handle, server_config, clock, &serving, stop).await;
+    server::serve(listeners, handle, server_config, clock, &serving, stop.clone()).await;
 
     log::info!("stopping");
-    keeping.store(true, Ordering::Relaxed);
+    stop.cancel();
     serving.drain(TASKS_DEADLINE).await;
     if !working.drain(TASKS_DEADLINE).await {
         log::warn!("some downloads did not stop in time; they are resumed at the next start");
@@ -155,46 +156,13 @@ fn build_cache(config: &Config, store: &Arc<Store>, working: &Tasks, clock: &Clo
         index: Arc::new(Index::opening(store.root())),
         adoption: Arc::new(Adoption::of(store.root())),
         fills: Fills::new(working.clone()),
+        readers: Arc::default(),
+        disk_full: tokio::sync::Notify::new(),
         small_files: SmallFiles::new(Arc::clone(&upstreams)),
         upstreams,
         downloader,
         clock: clock.clone(),
     }))
-}
-
-/// Opens the index and reads the tree where that is due, both while requests are served already; then writes what
-/// gathers in memory from time to time.
-fn keep_index(cache: &Arc<Cache>, working: &Tasks, is_stopping: &Arc<AtomicBool>) {
-    let (cache, is_stopping, token) = (Arc::clone(cache), Arc::clone(is_stopping), working.token().clone());
-    working.spawn("index", async move {
-        let mut is_first = true;
-        loop {
-            let (cache, is_stopping) = (Arc::clone(&cache), Arc::clone(&is_stopping));
-            let round = store::blocking(move || {
-                if is_first {
-                    cache.index.open();
-                } else {
-                    cache.index.maintain();
-                }
-                let reason = cache.index.take_scan_reason();
-                if reason.is_some() || !cache.adoption.is_complete() {
-                    let is_cancelled = || is_stopping.load(Ordering::Relaxed);
-                    let scanned =
-                        adopt::scan(&cache.adoption, &cache.index, &cache.clock, reason.as_ref(), &is_cancelled);
-                    scanned.map_err(|err| store::Error::at("reading the tree", err))?;
-                }
-                Ok(())
-            });
-            if let Err(err) = round.await {
-                log::error!("{err}");
-            }
-            is_first = false;
-            tokio::select! {
-                () = token.cancelled() => return,
-                () = tokio::time::sleep(INDEX_INTERVAL) => {}
-            }
-        }
-    });
 }
 
 fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {

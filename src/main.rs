@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match loaded.into_supported() {
-        Ok((config, warnings)) => app::main(config, &warnings, invocation.command),
+        Ok((config, warnings)) => app::main(config, &warnings, &invocation),
         Err(errors) => refuse(&errors),
     }
 }

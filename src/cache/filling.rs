@@ -19,7 +19,8 @@ impl Cache {
         // Whoever came while an earlier fill was just ending finds its file here.
         if let Ok(Some(stored)) = self.store.open(resource).await {
             let (_, state) = watch::channel(FillState::Sealed { length: stored.length });
-            head.publish(Head::Growing(Growing { file: stored.file, state, upstream: Arc::from("") }));
+            let (received, upstream) = (Arc::default(), Arc::from(""));
+            head.publish(Head::Growing(Growing { file: stored.file, state, received, upstream }));
             return;
         }
         let started = self.clock.steady();
@@ -98,7 +99,10 @@ impl Cache {
                 let ms = self.clock.steady().duration_since(started).as_millis();
                 log::info!("stored {resource} bytes={bytes} ms={ms} upstream={}", fetched.upstream);
             }
-            Err(err) => log::error!("served but not stored {resource}: {err}"),
+            Err(err) => {
+                log::error!("served but not stored {resource}: {err}");
+                self.note_full_disk(&err);
+            }
         }
         if let Resource::Query(path, _) = resource {
             self.keep_canonical(path, &body, &fetched).await;
@@ -142,12 +146,20 @@ impl Cache {
         if let Some(negative) = negative_of(&failure, self.clock.now()) {
             self.index.note_negative(resource, &negative);
             log::debug!("not found {resource}: {failure}");
-        } else if matches!(failure, Failure::Store(_)) {
+        } else if let Failure::Store(err) = &failure {
             log::error!("cannot store {resource}: {failure}");
+            self.note_full_disk(err);
         } else if !matches!(failure, Failure::Offline { .. } | Failure::Stopped) {
             log::warn!("cannot fetch {resource}: {failure}");
         }
         head.publish(Head::Failed(failure));
+    }
+
+    /// Has housekeeping look for room, if that is what was missing.
+    fn note_full_disk(&self, error: &store::Error) {
+        if matches!(error, store::Error::Full { .. }) {
+            self.disk_full.notify_one();
+        }
     }
 
     fn note_artifact(&self, module: &ModuleVersion, kind: ArtifactKind, stored: &StoredFile, upstream: &str) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::clock::{Clock, UnixSeconds};
 use crate::fill::download::Downloader;
@@ -26,6 +27,7 @@ pub mod error;
 mod filling;
 mod mutable;
 mod offline;
+pub mod readers;
 pub mod status;
 mod tile;
 
@@ -74,6 +76,10 @@ pub struct Cache {
     pub adoption: Arc<Adoption>,
     /// Running downloads.
     pub fills: Arc<Fills>,
+    /// Stored zips that are being read.
+    pub readers: Arc<readers::Readers>,
+    /// Told when something could not be stored because the disk is full.
+    pub disk_full: Notify,
     /// Where misses go.
     pub upstreams: Arc<UpstreamList>,
     /// How zips come in.
@@ -134,7 +140,9 @@ impl Cache {
             if let Resource::Artifact(module, _) = resource {
                 self.index.touch(module, self.clock.now());
             }
-            return Ok(Reply { content: Content::Stored(stored), status: CacheStatus::hit() });
+            let content = Content::Stored(stored);
+            self.note_reader(resource, &content);
+            return Ok(Reply { content, status: CacheStatus::hit() });
         }
         let negative = self.index.negative(resource);
         if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
@@ -149,12 +157,24 @@ impl Cache {
         match self.fill(resource).await {
             Ok((head, is_collapsed)) => {
                 let status = CacheStatus::forwarded(Forward::UriMiss, is_collapsed);
-                content_of(head).map(|content| Reply { content, status }).ok_or(Error::Busy)
+                let content = content_of(head).ok_or(Error::Busy)?;
+                self.note_reader(resource, &content);
+                Ok(Reply { content, status })
             }
             Err(Error::Upstream { failure, .. }) if failure.is_unreachable() => {
                 Err(self.absent_offline(resource, negative.as_ref(), failure.to_string()).await)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Has housekeeping leave a zip alone as long as somebody reads it.
+    fn note_reader(&self, resource: &Resource, content: &Content) {
+        let Resource::Artifact(module, ArtifactKind::Zip) = resource else { return };
+        match content {
+            Content::Stored(stored) => self.readers.enter(module, &stored.file),
+            Content::Growing(reader) => self.readers.enter(module, reader.file()),
+            Content::Bytes(_) => {}
         }
     }
 

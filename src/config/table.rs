@@ -211,7 +211,7 @@ pub static SETTINGS: &[Setting] = &[
         "max-cache-size",
         "max_cache_size",
         &[own("MAX_CACHE_SIZE")],
-        ("SIZE", "50GB"),
+        ("SIZE", "0"),
         "Above this the modules unused for longest are removed; 0 is unlimited",
         (
             |c, node, r| {

@@ -35,7 +35,7 @@ fn defaults() {
     assert_eq!(upstreams::print_list(&config.upstreams), DEFAULT_UPSTREAM);
     assert_eq!((config.port, config.retry_attempts, config.download_connections), (12_345, 3, 4));
     assert_eq!((config.max_concurrent_downloads, config.max_cache_age), (Some(4), None));
-    assert_eq!((config.max_cache_size, config.min_free_space), (Some(50_000_000_000), 256_000_000));
+    assert_eq!((config.max_cache_size, config.min_free_space), (None, 256_000_000));
     assert_eq!((config.max_connections, config.max_connections_per_client), (2_048, 256));
     assert_eq!((config.network_mode, config.log_level.as_str()), (NetworkMode::Fallback, "info"));
     assert_eq!(config.retry_backoff, Duration::from_millis(100));

@@ -10,12 +10,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::resource::Resource;
+use crate::module::ModuleVersion;
+use crate::resource::{ArtifactKind, Resource};
 use crate::shutdown::Tasks;
 use crate::upstream::Failure;
 
@@ -51,6 +53,21 @@ pub struct Growing {
     pub file: Arc<File>,
     /// How far it has come.
     pub state: watch::Receiver<FillState>,
+    /// How many bytes of it are there, also beyond a gap.
+    pub received: Arc<AtomicU64>,
+    /// Where it comes from.
+    pub upstream: Arc<str>,
+}
+
+/// How far a zip has come, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arriving {
+    /// What it is the zip of.
+    pub version: ModuleVersion,
+    /// The whole length in bytes, where the upstream told it.
+    pub length: Option<u64>,
+    /// How many bytes of it are there.
+    pub received: u64,
     /// Where it comes from.
     pub upstream: Arc<str>,
 }
@@ -59,6 +76,15 @@ impl Growing {
     /// Returns a reader that starts at the beginning.
     pub fn reader(&self) -> FillReader {
         FillReader::new(Arc::clone(&self.file), self.state.clone())
+    }
+
+    fn arriving(&self, version: &ModuleVersion) -> Arriving {
+        let (length, received) = match *self.state.borrow() {
+            FillState::Open { length, .. } => (length, self.received.load(Ordering::Relaxed)),
+            FillState::Sealed { length } => (Some(length), length),
+            FillState::Failed(_) => (None, self.received.load(Ordering::Relaxed)),
+        };
+        Arriving { version: version.clone(), length, received, upstream: Arc::clone(&self.upstream) }
     }
 }
 
@@ -87,7 +113,11 @@ pub struct HeadWriter {
 impl HeadWriter {
     /// Lets followers see `head`.
     pub fn publish(&self, head: Head) {
+        let is_growing = matches!(head, Head::Growing(_));
         self.head.send_replace(head);
+        if is_growing {
+            self.fills.growth.notify_one();
+        }
     }
 }
 
@@ -131,13 +161,14 @@ impl Follower {
 #[derive(Debug)]
 pub struct Fills {
     running: Mutex<HashMap<Resource, watch::Receiver<Head>>>,
+    growth: Notify,
     tasks: Tasks,
 }
 
 impl Fills {
     /// Makes the table; fills run as tasks of `tasks`.
     pub fn new(tasks: Tasks) -> Arc<Self> {
-        Arc::new(Self { running: Mutex::new(HashMap::new()), tasks })
+        Arc::new(Self { running: Mutex::default(), growth: Notify::new(), tasks })
     }
 
     /// Follows the fill of `resource`, starting it with `work` if none is running. `None` if too many are running.
@@ -166,14 +197,32 @@ impl Fills {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(resource)
     }
 
-    /// Returns the zips on their way in and how far each has come.
-    pub fn growing(&self) -> Vec<(Resource, FillState)> {
+    /// Returns whether any of the three files of `version` is on its way in.
+    pub fn is_filling(&self, version: &ModuleVersion) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let growing = running.iter().filter_map(|(resource, head)| match &*head.borrow() {
-            Head::Growing(growing) => Some((resource.clone(), growing.state.borrow().clone())),
-            Head::Pending | Head::Whole(_) | Head::Failed(_) => None,
+        let is_running = |kind| running.contains_key(&Resource::Artifact(version.clone(), kind));
+        !running.is_empty() && [ArtifactKind::Info, ArtifactKind::Mod, ArtifactKind::Zip].into_iter().any(is_running)
+    }
+
+    /// Returns the zips on their way in and how far each has come, sorted by name.
+    pub fn growing(&self) -> Vec<Arriving> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let growing = running.iter().filter_map(|(resource, head)| match (resource, &*head.borrow()) {
+            (Resource::Artifact(version, _), Head::Growing(growing)) => Some(growing.arriving(version)),
+            _ => None,
         });
-        growing.collect()
+        let mut growing: Vec<Arriving> = growing.collect();
+        drop(running);
+        growing.sort_by(|one, other| one.version.cmp(&other.version));
+        growing
+    }
+
+    /// Waits until a zip has begun to grow since the last call; for one task.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn grown(&self) {
+        self.growth.notified().await;
     }
 
     /// Waits until Larder stops.

@@ -66,11 +66,13 @@ impl SmallFiles {
                     Ok(fetched) => return Ok(fetched),
                     Err(failure) => failure,
                 };
-                let again = retry.again(&failure, &upstream, false).await;
                 if let Failure::Network { error, .. } = &failure {
-                    self.upstreams.note_failure(&upstream, error, !again);
+                    self.upstreams.look_into(&upstream, error).await;
                 }
-                if !again {
+                if !retry.again(&failure, &upstream, false).await {
+                    if let Failure::Network { error, .. } = &failure {
+                        self.upstreams.give_up(&upstream, error);
+                    }
                     walk.failed(failure)?;
                     break;
                 }

@@ -6,6 +6,7 @@
 //! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
 //! overwritten by something else; `readable` stays [`TAIL_BYTES`] short of the end until the zip has been judged.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Buf as _, Bytes};
@@ -41,6 +42,8 @@ pub(super) struct Transfer<'a> {
     partial: Partial,
     segments: Mutex<Segments>,
     state: watch::Sender<FillState>,
+    /// How many bytes are there, for people to see.
+    received: Arc<AtomicU64>,
     head: &'a HeadWriter,
     /// The most bytes that were ever there; only more than that is progress.
     done_bytes_max: u64,
@@ -71,6 +74,7 @@ impl<'a> Transfer<'a> {
             segments: Mutex::new(segments),
             partial,
             state,
+            received: Arc::default(),
             head,
             length: 0,
             upstream,
@@ -104,11 +108,13 @@ impl<'a> Transfer<'a> {
             if is_unseen_change {
                 self.forget_blocks();
             }
-            let again = retry.again(&failure, upstream, is_unseen_change).await;
             if let Failure::Network { error, .. } = &failure {
-                self.with.upstreams.note_failure(upstream, error, !again);
+                self.with.upstreams.look_into(upstream, error).await;
             }
-            if !again {
+            if !retry.again(&failure, upstream, is_unseen_change).await {
+                if let Failure::Network { error, .. } = &failure {
+                    self.with.upstreams.give_up(upstream, error);
+                }
                 return Err(failure);
             }
             log::info!("resuming download {} reason={failure} bytes={done_bytes}", self.module);
@@ -330,7 +336,12 @@ impl<'a> Transfer<'a> {
         if !is_same {
             return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
         }
-        let finished = self.lock().advance(claim.start, &buffer);
+        let finished = {
+            let mut segments = self.lock();
+            let finished = segments.advance(claim.start, &buffer);
+            self.received.store(segments.done_bytes(), Ordering::Relaxed);
+            finished
+        };
         if let Some((index, crc)) = finished {
             let writer = writer.clone();
             store::blocking(move || writer.note_block(index, crc)).await?;
@@ -361,6 +372,7 @@ impl<'a> Transfer<'a> {
         let growing = Growing {
             file: Arc::clone(&self.partial.file),
             state: self.state.subscribe(),
+            received: Arc::clone(&self.received),
             upstream: Arc::clone(&self.upstream),
         };
         self.head.publish(Head::Growing(growing));

@@ -291,16 +291,17 @@ impl Egress {
         Err(Error::Redirect(format!("more than {REDIRECTS_MAX} in a row")))
     }
 
-    /// Finds out over a connection of its own whether anything answers at `url`; any HTTP answer will do.
+    /// Finds out within `limit`, over a connection of its own, whether anything answers at `url`; any HTTP answer will do.
     ///
     /// # Errors
     /// The step that failed.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
-    pub async fn probe(&self, url: &Url) -> Result<(), Error> {
+    pub async fn probe(&self, url: &Url, limit: Duration) -> Result<(), Error> {
         let fresh = Self::new(self.config.clone(), Arc::clone(&self.tls));
-        fresh.get_once(url, &HeaderMap::new(), None).await.map(|_| ())
+        let asked = timeout(limit, fresh.get_once(url, &HeaderMap::new(), None)).await;
+        asked.map_err(|_| Error::HeaderTimeout(limit))?.map(|_| ())
     }
 
     async fn get_once(
@@ -323,8 +324,9 @@ impl Egress {
             sent.insert(credentials.name.clone(), credentials.value.clone());
         }
         let config = &self.config;
-        // Connecting and the handshake have limits of their own inside the connector.
-        let limit = config.connect_timeout + config.tls_timeout + config.header_timeout;
+        // Connecting and the handshake have limits of their own inside the connector; this one is mostly about silence on a
+        // connection that is open already.
+        let limit = config.connect_timeout + config.header_timeout;
         let answer = timeout(limit, self.client.request(request))
             .await
             .map_err(|_| Error::HeaderTimeout(config.header_timeout))?

@@ -43,7 +43,7 @@ use tokio::net::TcpStream;
 use super::ConnectionInfo;
 use super::body::{Body, Outgoing, is_placeholder};
 use super::limits::{Activity, Permit, Phase};
-use super::page_cache::{PageCache, Warming, became_shorter, is_in_memory};
+use super::page_cache::{PageCache, Warming, became_shorter, length_in_memory};
 
 /// A request head longer than this is refused with 431; go sends a few hundred bytes.
 const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -139,8 +139,8 @@ struct Socket {
     segment: Option<Segment>,
     /// The blocking pool reads the segment's bytes into memory.
     warming: Option<Warming>,
-    /// Set once the bytes about to be sent have been seen in memory or were brought there.
-    is_warm: bool,
+    /// How many of the segment's next bytes have just been seen in memory or brought there.
+    warm_length: usize,
     /// Set while the client takes no more bytes.
     is_blocked: bool,
     /// Set when the kernel has refused to send from this kind of file.
@@ -149,7 +149,7 @@ struct Socket {
 
 impl Socket {
     fn new(stream: TcpStream, link: Arc<Link>) -> Self {
-        Self { stream, link, segment: None, warming: None, is_warm: false, is_blocked: false, must_copy: false }
+        Self { stream, link, segment: None, warming: None, warm_length: 0, is_blocked: false, must_copy: false }
     }
 
     /// Notes whether the client takes bytes, for the limit on those that do not.
@@ -210,22 +210,22 @@ impl Socket {
                 return Poll::Pending;
             }
             ready!(writable)?;
-            ready!(self.poll_warm(cx, segment))?;
+            let length = ready!(self.poll_warm(cx, segment))?;
             if self.must_copy {
-                return self.poll_copy_from(cx, segment);
+                return self.poll_copy_from(cx, segment, length);
             }
             // The bytes may leave memory again while the client makes us wait, so they are looked for each time.
-            self.is_warm = false;
+            self.warm_length = 0;
             let mut offset = segment.offset;
-            let sent = self.stream.try_io(Interest::WRITABLE, || {
-                Ok(sendfile(&self.stream, &segment.file, Some(&mut offset), segment.length)?)
-            });
+            let sent = self
+                .stream
+                .try_io(Interest::WRITABLE, || Ok(sendfile(&self.stream, &segment.file, Some(&mut offset), length)?));
             match sent {
                 Ok(0) => return Poll::Ready(Err(became_shorter())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if cannot_send_files(&error) => {
                     self.must_copy = true;
-                    self.is_warm = true;
+                    self.warm_length = length;
                 }
                 // A short count does not mean that the socket is full: a signal or the file system may have cut it
                 // short. So the next call is made until the kernel says that it would block.
@@ -235,31 +235,36 @@ impl Socket {
     }
 
     /// Sends bytes of a file that the kernel does not send by itself. What the socket does not take is read again.
-    fn poll_copy_from(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
-        let mut bytes = vec![0; segment.length.min(COPY_BYTES_MAX)];
+    fn poll_copy_from(
+        &mut self,
+        cx: &mut Context<'_>,
+        segment: &Segment,
+        warm_length: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = vec![0; warm_length.min(COPY_BYTES_MAX)];
         let read = segment.file.read_at(&mut bytes, segment.offset)?;
         if read == 0 {
             return Poll::Ready(Err(became_shorter()));
         }
-        self.is_warm = false;
+        self.warm_length = 0;
         let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes[..read]);
         self.note(polled)
     }
 
-    /// Waits until the bytes of the segment are in memory, so that sending them cannot wait for the card.
-    fn poll_warm(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<()>> {
-        if self.is_warm {
-            return Poll::Ready(Ok(()));
+    /// Waits until the segment's next bytes are in memory, so that sending them cannot wait for the card; returns how
+    /// many are.
+    fn poll_warm(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
+        if self.warm_length == 0 && self.warming.is_none() {
+            self.warm_length = length_in_memory(segment);
         }
-        if self.warming.is_none() && is_in_memory(segment) {
-            return Poll::Ready(Ok(()));
+        if self.warm_length == 0 {
+            let page_cache = &self.link.page_cache;
+            let warming = self.warming.get_or_insert_with(|| page_cache.read_ahead(segment));
+            let warmed = ready!(warming.as_mut().poll(cx));
+            self.warming = None;
+            self.warm_length = warmed?;
         }
-        let page_cache = &self.link.page_cache;
-        let warming = self.warming.get_or_insert_with(|| page_cache.read_ahead(segment));
-        let warmed = ready!(warming.as_mut().poll(cx));
-        self.warming = None;
-        self.is_warm = true;
-        Poll::Ready(warmed)
+        Poll::Ready(Ok(self.warm_length))
     }
 
     fn out_of_step(&self) -> io::Error {

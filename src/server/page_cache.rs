@@ -17,17 +17,20 @@ use rustix::fs::{Advice, fadvise, sendfile};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::Semaphore;
 
-use super::body::PIECE_BYTES_MAX;
 use super::connection::Segment;
 
 /// Pieces of files being read from the card at the same time. More do not make a card faster.
 const READS_MAX: usize = 4;
 
+/// What is looked for in memory as one, and read from the card at a time: enough for a card to be fast, and little
+/// enough for a small file's turn to come soon.
+const WINDOW_BYTES: u64 = 256 * 1024;
+
 /// What is read at a time where the kernel does not read ahead by itself.
 const SCRATCH_BYTES: usize = 16 * 1024;
 
 /// A piece of a file on its way into memory.
-pub(super) type Warming = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+pub(super) type Warming = Pin<Box<dyn Future<Output = io::Result<usize>> + Send>>;
 
 /// The pieces of files being read into memory. Clones share the bound.
 #[derive(Clone, Debug)]
@@ -40,27 +43,42 @@ impl PageCache {
         Self { reads: Arc::new(Semaphore::new(READS_MAX)) }
     }
 
-    /// Brings a segment into memory.
+    /// Brings the first window of a segment into memory; the answer is how many bytes those are.
     pub(super) fn read_ahead(&self, segment: &Segment) -> Warming {
         let reads = Arc::clone(&self.reads);
-        let (file, offset, length) = (Arc::clone(&segment.file), segment.offset, segment.length);
+        let (file, offset) = (Arc::clone(&segment.file), segment.offset);
+        let length = segment.length.min(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
         Box::pin(async move {
             let _turn = reads.acquire().await.map_err(io::Error::other)?;
             let read = tokio::task::spawn_blocking(move || read_into_memory(&file, offset, length));
-            read.await.unwrap_or_else(|error| Err(error.into()))
+            read.await.unwrap_or_else(|error| Err(error.into()))?;
+            Ok(length)
         })
     }
 }
 
-/// Tells whether a segment is in memory, judged by its first and last byte.
+/// Returns how many of a segment's first bytes are in memory, judged by its first byte and the last one of each window.
 ///
-/// Where the file system cannot tell, the answer is no: a read too many on the blocking pool is the smaller evil.
-pub(super) fn is_in_memory(segment: &Segment) -> bool {
-    let last = segment.offset + u64::try_from(segment.length.saturating_sub(1)).unwrap_or(0);
-    [segment.offset, last].into_iter().all(|offset| {
-        let mut byte = [0];
-        preadv2(&segment.file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
-    })
+/// Where the file system cannot tell, the answer is 0: a read too many on the blocking pool is the smaller evil.
+pub(super) fn length_in_memory(segment: &Segment) -> usize {
+    let end = segment.offset + u64::try_from(segment.length).unwrap_or(0);
+    if segment.length == 0 || !is_in_memory(&segment.file, segment.offset) {
+        return 0;
+    }
+    let mut known = segment.offset;
+    while known < end {
+        let window_end = end.min(known + WINDOW_BYTES);
+        if !is_in_memory(&segment.file, window_end - 1) {
+            break;
+        }
+        known = window_end;
+    }
+    usize::try_from(known - segment.offset).unwrap_or(0)
+}
+
+fn is_in_memory(file: &File, offset: u64) -> bool {
+    let mut byte = [0];
+    preadv2(file, &mut [IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT) == Ok(1)
 }
 
 /// Reads bytes of a file if they are in memory, all of them.
@@ -90,9 +108,8 @@ pub(super) fn became_shorter() -> io::Error {
 /// Reads a piece of a file for the page cache's sake, and has the kernel begin with the piece after it. Waits.
 fn read_into_memory(file: &File, offset: u64, length: usize) -> io::Result<()> {
     let wanted = u64::try_from(length).unwrap_or(0);
-    let ahead = u64::try_from(PIECE_BYTES_MAX).unwrap_or(0);
     // Only advice: where it is not taken, reading is merely slower.
-    let _ = fadvise(file, offset, NonZeroU64::new(wanted + ahead), Advice::WillNeed);
+    let _ = fadvise(file, offset, NonZeroU64::new(wanted + WINDOW_BYTES), Advice::WillNeed);
     let end = offset + wanted;
     let mut offset = offset;
     // Sending to the null device waits for the bytes and copies none of them.
@@ -122,18 +139,26 @@ fn read_into_memory(file: &File, offset: u64, length: usize) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Bytes brought into memory are found there; a piece beyond the end of the file is an error.
+    /// Bytes brought into memory are found there, a window at a time; a piece beyond the end of the file is an error.
     #[tokio::test]
     async fn pieces_are_brought_into_memory() {
         let file = tempfile::tempfile().unwrap();
-        file.write_all_at(&vec![7; 300_000], 0).unwrap();
+        file.write_all_at(&vec![7; 700_000], 0).unwrap();
         file.sync_all().unwrap();
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        let segment = Segment { file: Arc::new(file), offset: 1000, length: 262_144 };
+        let mut segment = Segment { file: Arc::new(file), offset: 1000, length: 600_000 };
         let page_cache = PageCache::new();
-        page_cache.read_ahead(&segment).await.unwrap();
-        assert!(is_in_memory(&segment));
-        let beyond = Segment { offset: 299_000, ..segment };
+        let end = segment.offset + 600_000;
+        while segment.offset < end {
+            segment.length = usize::try_from(end - segment.offset).unwrap();
+            let read = page_cache.read_ahead(&segment).await.unwrap();
+            assert!(length_in_memory(&segment) >= read);
+            segment.offset += u64::try_from(read).unwrap();
+        }
+        let whole = Segment { file: Arc::clone(&segment.file), offset: 1000, length: 600_000 };
+        assert_eq!(length_in_memory(&whole), 600_000);
+        let beyond = Segment { offset: 699_000, length: 2000, ..segment };
+        assert_eq!(length_in_memory(&beyond), 0);
         assert_eq!(page_cache.read_ahead(&beyond).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 

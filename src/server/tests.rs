@@ -251,10 +251,43 @@ impl Client {
 async fn files_of_every_size_arrive_unchanged() {
     let server = TestServer::start();
     let mut client = server.connect().await;
-    for size in [0, 1, 4095, 4096, 4097, 16_383, 16_384, 16_385, 262_143, 262_144, 262_145, 1_000_003, 3 << 20] {
+    for size in [
+        0,
+        1,
+        4095,
+        4096,
+        4097,
+        16_383,
+        16_384,
+        16_385,
+        262_143,
+        262_144,
+        262_145,
+        1_000_003,
+        1 << 20,
+        (1 << 20) + 1,
+        3 << 20,
+    ] {
         let bytes = server.add_file(&format!("f{size}"), size);
         let answer = client.get(&format!("/files/f{size}")).await;
         assert_eq!(answer.header("Content-Length"), Some(size.to_string().as_str()));
+        assert!(answer.body == bytes, "size {size}");
+    }
+}
+
+/// A file that is not in memory arrives unchanged too, small or big.
+#[tokio::test]
+async fn files_out_of_memory_arrive_unchanged() {
+    let server = TestServer::start();
+    for size in [3_000, 2_500_000] {
+        let name = format!("f{size}");
+        let bytes = server.add_file(&name, size);
+        {
+            let files = server.content.files.lock().unwrap();
+            files[&name].sync_all().unwrap();
+            rustix::fs::fadvise(&files[&name], 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        let answer = server.connect().await.get(&format!("/files/{name}")).await;
         assert!(answer.body == bytes, "size {size}");
     }
 }

@@ -312,3 +312,7 @@ fn log_report(report: &ScanReport, reason: Option<&ScanReason>, has_judged: bool
         Some(ScanReason::Unclean | ScanReason::Dropped | ScanReason::Missing) | None => log::info!("{line}"),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod tests;

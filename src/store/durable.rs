@@ -78,6 +78,7 @@ pub(super) fn remove_empty_folders(folder: &Path, root: &Path) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
     use super::*;
 

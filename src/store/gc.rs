@@ -12,7 +12,9 @@
 //!
 //! A crash in the middle leaves a right tree: the zip goes first, then `.ziphash`, `.mod`, `.info`, so that what remains
 //! are files of a version that are right by themselves; then the entry, then empty folders. An entry that outlives its
-//! files is dropped by the next run.
+//! files is dropped by the next run that comes to it.
+//!
+//! Runs only make sense on a whole index: after the scan that [`super::adopt`] may have to do.
 //!
 //! Memory: two passes over the index. The first sums up the bytes by the hour of their last use, which is eight thousand
 //! numbers a year, however many files there are; the second removes what lies before the hour that follows from it.
@@ -38,9 +40,6 @@ const FAILURES_MAX: u32 = 16;
 const AHEAD_MAX_S: u64 = 24 * 3600;
 
 const HOUR_S: u64 = 3600;
-
-/// The hour of what counts as used now.
-const THIS_HOUR: u64 = u64::MAX;
 
 /// When something has to go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +118,14 @@ pub struct Run<'a> {
     pub is_cancelled: &'a dyn Fn() -> bool,
 }
 
+/// The time of a run.
+#[derive(Clone, Copy)]
+struct Times {
+    now: UnixSeconds,
+    /// The same, if it can be believed.
+    trusted: Option<UnixSeconds>,
+}
+
 /// What the first pass has found out.
 struct Plan {
     now: UnixSeconds,
@@ -138,12 +145,19 @@ impl Run<'_> {
     /// # Errors
     /// The free space cannot be found out. Files that cannot be removed are counted in the report.
     pub fn run(&self, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> io::Result<Report> {
+        let times = Times { now: self.clock.now(), trusted: self.clock.trusted_now() };
+        self.run_at(times, limits, mode, each)
+    }
+
+    fn run_at(&self, times: Times, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> io::Result<Report> {
         let began = self.clock.steady();
+        // What waits to be written is not in the totals yet.
+        self.index.maintain();
         let mut report = Report { before: self.index.totals(), ..Report::default() };
         report.needed_bytes = needed_bytes(report.before.bytes, free_bytes(self.root)?, limits);
-        let mut plan = self.plan(limits, mode, &mut report);
-        self.remove_versions(&mut plan, mode, &mut report, each);
-        if report.removed.bytes < report.needed_bytes && mode == Mode::Remove && self.index.is_open() {
+        let mut plan = self.plan(times, limits, mode, &mut report);
+        let is_done = self.remove_versions(&mut plan, mode, &mut report, each);
+        if is_done && report.removed.bytes < report.needed_bytes && mode == Mode::Remove {
             self.remove_small_files(&mut report)?;
         }
         self.index.maintain();
@@ -152,9 +166,8 @@ impl Run<'_> {
     }
 
     /// The first pass: sums up what could go by the hour of its last use, and mends impossible stamps.
-    fn plan(&self, limits: Limits, mode: Mode, report: &mut Report) -> Plan {
-        let trusted = self.clock.trusted_now();
-        let now = trusted.unwrap_or_else(|| self.clock.now());
+    fn plan(&self, times: Times, limits: Limits, mode: Mode, report: &mut Report) -> Plan {
+        let Times { now, trusted } = times;
         report.is_clock_wrong = trusted.is_none() && limits.age_max.is_some();
         let oldest = trusted.zip(limits.age_max).map(|(now, age)| UnixSeconds(now.0.saturating_sub(age.as_secs())));
         let mut plan = Plan { now, is_clock_right: trusted.is_some(), oldest, cutoff_hour: 0, cutoff_bytes: 0 };
@@ -170,23 +183,29 @@ impl Run<'_> {
             } else if plan.is_too_old(last_used) {
                 aged_bytes += entry.total_bytes();
             } else {
-                *by_hour.entry(hour_of(last_used)).or_default() += entry.total_bytes();
+                *by_hour.entry(plan.hour_of(last_used)).or_default() += entry.total_bytes();
             }
             if (self.is_cancelled)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let mut missing = report.needed_bytes.saturating_sub(aged_bytes);
         for (hour, bytes) in by_hour {
-            (plan.cutoff_hour, plan.cutoff_bytes) = (hour, missing);
-            if bytes >= missing {
+            if missing == 0 {
                 break;
             }
-            missing -= bytes;
+            (plan.cutoff_hour, plan.cutoff_bytes) = (hour, missing);
+            missing = missing.saturating_sub(bytes);
         }
         plan
     }
 
-    /// The second pass.
-    fn remove_versions(&self, plan: &mut Plan, mode: Mode, report: &mut Report, each: &mut dyn FnMut(&Removal)) {
+    /// The second pass. Returns whether it has seen every version.
+    fn remove_versions(
+        &self,
+        plan: &mut Plan,
+        mode: Mode,
+        report: &mut Report,
+        each: &mut dyn FnMut(&Removal),
+    ) -> bool {
         self.index.scan_versions(|version, entry| {
             if (self.is_cancelled)() || report.failures >= FAILURES_MAX {
                 return ControlFlow::Break(());
@@ -211,7 +230,7 @@ impl Run<'_> {
             report.removed.bytes += bytes;
             each(&Removal { version, bytes, last_used: entry.last_used, reason });
             ControlFlow::Continue(())
-        });
+        })
     }
 
     fn must_stay(&self, version: &ModuleVersion) -> bool {
@@ -324,20 +343,25 @@ impl Plan {
         if self.is_too_old(last_used) {
             return Some(Reason::Age);
         }
-        let hour = hour_of(last_used);
+        let hour = self.hour_of(last_used);
         (hour < self.cutoff_hour || (hour == self.cutoff_hour && self.cutoff_bytes > 0)).then_some(Reason::Room)
+    }
+
+    /// Returns the hour that counts; a wrong clock does not know which one is now, but it is the last.
+    fn hour_of(&self, last_used: Option<UnixSeconds>) -> u64 {
+        match last_used {
+            Some(last_used) => last_used.0 / HOUR_S,
+            None if self.is_clock_right => self.now.0 / HOUR_S,
+            None => u64::MAX,
+        }
     }
 
     /// Takes what goes in the cutoff hour off what is still to go in it.
     fn spend(&mut self, entry: &VersionEntry, reason: Reason) {
-        if reason == Reason::Room && hour_of(self.last_used(entry)) == self.cutoff_hour {
+        if reason == Reason::Room && self.hour_of(self.last_used(entry)) == self.cutoff_hour {
             self.cutoff_bytes = self.cutoff_bytes.saturating_sub(entry.total_bytes());
         }
     }
-}
-
-fn hour_of(last_used: Option<UnixSeconds>) -> u64 {
-    last_used.map_or(THIS_HOUR, |last_used| last_used.0 / HOUR_S)
 }
 
 /// Returns how many bytes have to go for the size limit and the floor of free space.
@@ -377,3 +401,7 @@ fn log_report(report: &Report, mode: Mode, took: Duration) {
         log::debug!("{line}");
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod tests;

@@ -33,6 +33,9 @@ pub mod index;
 pub mod offline;
 pub mod partial;
 pub mod pins;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod testing;
 mod walk;
 
 use blob::Glance;
@@ -213,6 +216,14 @@ impl Store {
     /// What the system says.
     pub fn remove(&self, resource: &Resource) -> Result<(), Error> {
         self.unlink(&resource.path())
+    }
+
+    /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_own(&self, name: &str) -> Result<(), Error> {
+        self.unlink(&format!("{OWN}/{name}"))
     }
 
     /// Writes a file that others wait for, at a path outside the tree, so that it appears whole.

@@ -154,7 +154,8 @@ impl<'a> Stored<'a> {
         if named.is_some_and(|version| self.versions.contains(&version)) {
             return Ok(remembered);
         }
-        if let Some(version) = Version::canonical_of(text)
+        if !is_version_prefix(text)
+            && let Some(version) = Version::canonical_of(text)
             && self.versions.contains(&version)
         {
             return self.info_of(&version);
@@ -293,3 +294,7 @@ fn is_version_prefix(text: &str) -> bool {
     numbers.split('.').count() <= 2
         && numbers.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod tests;

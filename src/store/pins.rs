@@ -171,6 +171,7 @@ impl Pins {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
     use super::*;
 

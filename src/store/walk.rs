@@ -86,6 +86,7 @@ pub(super) fn files(
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
     use super::*;
 

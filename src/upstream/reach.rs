@@ -14,12 +14,17 @@ use crate::upstream::{Source, Upstream, UpstreamList};
 
 const FIRST_PROBE_AFTER: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(15);
+/// A probe in the background may take as long as a request.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A look that a request waits for must be shorter: it only has to tell a slow answer from a dead line.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The state of the way to one upstream.
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     is_down: AtomicBool,
-    is_probed: AtomicBool,
+    /// Held by the one who looks into a silence.
+    looking: tokio::sync::Mutex<()>,
     reason: Mutex<String>,
 }
 
@@ -53,50 +58,58 @@ impl Upstream {
 }
 
 impl UpstreamList {
-    /// Notes a failure of the network. One on a fresh connection counts at once when `is_final`; silence on an old
-    /// connection is looked into first, since one slow answer does not make an upstream unreachable.
-    pub fn note_failure(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error, is_final: bool) {
-        let is_certain = match error {
-            egress::Error::Dns { .. } | egress::Error::Connect { .. } | egress::Error::Tls { .. } => is_final,
-            egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_) => false,
-            egress::Error::Ended(_) | egress::Error::Redirect(_) => return,
-        };
-        let is_doubtful = matches!(error, egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_));
-        if is_certain && upstream.reach.down(&error.to_string()) {
-            log::warn!("upstream is out of reach, serving what is stored upstream={} reason={error}", upstream.name);
+    /// Looks into a silence. One slow answer does not make an upstream unreachable, and a connection that was good can
+    /// have died unnoticed, so a fresh connection decides before the request goes on: those after it need not wait.
+    ///
+    /// # Cancel safety
+    /// The upstream counts as reachable still when the future is dropped.
+    pub async fn look_into(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
+        let is_silence = matches!(error, egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_));
+        let Source::Http { base, .. } = &upstream.source else { return };
+        if !is_silence {
+            return;
         }
-        if (is_certain || is_doubtful) && !upstream.reach.is_probed.swap(true, Ordering::Relaxed) {
-            let (list, upstream) = (Arc::clone(self), Arc::clone(upstream));
-            self.tasks.spawn("probe", async move {
-                let token = list.tasks.token().clone();
-                tokio::select! {
-                    () = token.cancelled() => {}
-                    () = list.probe_until_reached(&upstream) => {}
-                }
-                upstream.reach.is_probed.store(false, Ordering::Relaxed);
-            });
+        let _turn = upstream.reach.looking.lock().await;
+        if upstream.is_down() {
+            return;
         }
+        if let Err(err) = self.egress.probe(base, LOOK_TIMEOUT).await {
+            self.note_unreachable(upstream, &err);
+        }
+    }
+
+    /// Notes a failure after which the upstream is not asked again for now: if it was one of a fresh connection, others
+    /// need not find out for themselves.
+    pub fn give_up(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
+        if matches!(error, egress::Error::Dns { .. } | egress::Error::Connect { .. } | egress::Error::Tls { .. }) {
+            self.note_unreachable(upstream, error);
+        }
+    }
+
+    fn note_unreachable(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
+        if !upstream.reach.down(&error.to_string()) {
+            return;
+        }
+        log::warn!("upstream is out of reach, serving what is stored upstream={} reason={error}", upstream.name);
+        let (list, upstream) = (Arc::clone(self), Arc::clone(upstream));
+        self.tasks.spawn("probe", async move {
+            let token = list.tasks.token().clone();
+            tokio::select! {
+                () = token.cancelled() => {}
+                () = list.probe_until_reached(&upstream) => {}
+            }
+        });
     }
 
     async fn probe_until_reached(&self, upstream: &Upstream) {
         let Source::Http { base, .. } = &upstream.source else { return };
         let mut pause = FIRST_PROBE_AFTER;
-        if upstream.reach.is_down() {
+        // Somebody's request may have got through meanwhile.
+        while upstream.reach.is_down() {
             sleep(pause).await;
-        }
-        loop {
-            match self.egress.probe(base).await {
-                Ok(()) => return upstream.note_answer(),
-                Err(err) => {
-                    if upstream.reach.down(&err.to_string()) {
-                        log::warn!(
-                            "upstream is out of reach, serving what is stored upstream={} reason={err}",
-                            upstream.name
-                        );
-                    }
-                }
+            if self.egress.probe(base, PROBE_TIMEOUT).await.is_ok() {
+                upstream.note_answer();
             }
-            sleep(pause).await;
             pause = (pause * 2).min(PROBE_INTERVAL_MAX);
         }
     }

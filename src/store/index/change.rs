@@ -67,10 +67,11 @@ impl Change {
     /// Returns the two changes as one, `self` being the earlier.
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
+            (_, Self::Version(later)) if later.replaces => Self::Version(later),
             (Self::Version(earlier), Self::Version(later)) => Self::Version(VersionChange {
                 entry: overlaid(earlier.entry, later.entry),
                 used_if_unknown: earlier.used_if_unknown.max(later.used_if_unknown),
-                replaces: earlier.replaces || later.replaces,
+                replaces: earlier.replaces,
             }),
             (Self::Remove, Self::Version(later)) => Self::Version(VersionChange { replaces: true, ..later }),
             (_, later) => later,

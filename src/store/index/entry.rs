@@ -273,9 +273,9 @@ mod tests {
             verdict: Verdict::Verified,
             upstream: Some(300),
         };
-        let adopted = VersionEntry { fetched: None, h1: None, upstream: None, ..full.clone() };
-        let refused = VersionEntry { verdict: Verdict::Mismatch, info_bytes: None, ..full.clone() };
-        let exempt = VersionEntry { verdict: Verdict::Exempt, zip_bytes: None, ..full.clone() };
+        let adopted = VersionEntry { fetched: None, h1: None, upstream: None, ..full };
+        let refused = VersionEntry { verdict: Verdict::Mismatch, info_bytes: None, ..full };
+        let exempt = VersionEntry { verdict: Verdict::Exempt, zip_bytes: None, ..full };
         vec![VersionEntry::default(), full, adopted, refused, exempt]
     }
 

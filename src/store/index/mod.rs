@@ -30,12 +30,12 @@ mod usage;
 mod write;
 
 use change::{Change, Place, VersionChange};
-use database::{Class, Damage, Database, OpenError, Stop};
+use database::{BUCKETS_AT_ONCE, Class, Damage, Database, OpenError, Stop};
 pub use entry::{H1, MutableEntry, NEGATIVE_BODY_BYTES_MAX, NegativeAnswer, Verdict, VersionEntry};
 use usage::Usage;
 
 /// How many changes wait in memory at most; each is at most 5 KB, mostly 150 bytes.
-const PENDING_MAX: usize = 4096;
+const PENDING_MAX: usize = 2048;
 
 /// How many changes are written between two looks at the lock.
 const WRITE_AT_ONCE: usize = 256;
@@ -146,7 +146,8 @@ impl Index {
                     (State::Closed, Some(ScanReason::Damaged(text)))
                 }
             },
-            Err(OpenError::Damaged(text) | OpenError::Unavailable(text)) => {
+            Err(err) => {
+                let text = err.text();
                 log::warn!("the index cannot be used, usage times are not kept: {text}");
                 (State::Closed, None)
             }
@@ -193,6 +194,7 @@ impl Index {
         if calls.is_multiple_of(USAGE_EVERY_CALLS) || self.usage.is_half_full() {
             self.write_usage();
         }
+        self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
     }
 
     /// Writes everything and closes the database in an orderly way; for the blocking pool, at the end of a run.
@@ -264,7 +266,7 @@ impl Index {
 
     /// Notes the judgement of `version`'s files, and the zip's hash if it is known.
     pub fn note_verdict(&self, version: &ModuleVersion, verdict: Verdict, h1: Option<H1>) {
-        let entry = VersionEntry { verdict, h1, ..VersionEntry::default() };
+        let entry = VersionEntry { h1, verdict, ..VersionEntry::default() };
         self.change_version(version, VersionChange { entry, ..VersionChange::default() });
     }
 
@@ -362,3 +364,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the locks guard is whole after every statement, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+mod tests;

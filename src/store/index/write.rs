@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use super::bucket::{self, Garbled, Records};
 use super::change::{Change, Place, VersionChange};
-use super::database::{Class, Damage, Database, OpenError};
+use super::database::{BUCKETS_AT_ONCE, Class, Damage, Database, OpenError};
 use super::entry::{MutableEntry, NegativeAnswer, VersionEntry};
 use super::usage;
 use super::{Index, PENDING_MAX, Pending, ScanReason, State, Totals, WRITE_AT_ONCE, lock};
@@ -21,26 +21,36 @@ use crate::store::durable;
 /// How many negative answers a bucket keeps: with 4,096 buckets fewer than 50,000 in all.
 pub(super) const NEGATIVE_PER_BUCKET_MAX: usize = 12;
 
+/// Readers wait some milliseconds for sled to forget its pages once in so many reads.
+const BUCKETS_BETWEEN_READS: u32 = 1024;
+
 impl Index {
     /// Calls `each` with every version there is an entry for, bucket by bucket, until it breaks off; waiting changes are
-    /// written first. Uses memory for one bucket at a time. Entries under names that are no versions are skipped.
-    pub fn scan_versions(&self, mut each: impl FnMut(ModuleVersion, VersionEntry) -> ControlFlow<()>) {
+    /// written first. Returns whether it got to the end. Uses memory for one bucket at a time. Entries under names that
+    /// are no versions are skipped.
+    pub fn scan_versions(&self, mut each: impl FnMut(ModuleVersion, VersionEntry) -> ControlFlow<()>) -> bool {
         self.write_pending();
         self.write_usage();
-        for number in 0..Class::Version.buckets() {
-            let Some(records) = self.read_bucket(Class::Version, number) else {
-                return;
+        let mut last = None;
+        loop {
+            let next = self.with_database(|database| {
+                database.forget_pages(BUCKETS_AT_ONCE)?;
+                database.next(Class::Version, last)
+            });
+            let (number, bytes) = match next {
+                Some(Some(found)) => found,
+                Some(None) => return true,
+                None => return false,
             };
+            last = Some(number);
+            let Some(records) = self.decoded(bucket::unpack(&bytes)) else { return false };
             for (key, value) in records {
                 let version = std::str::from_utf8(&key).ok().and_then(|text| ModuleVersion::parse(text).ok());
-                let Ok(entry) = VersionEntry::decode(&value) else {
-                    self.report(Damage(format!("garbled record in bucket {number}")));
-                    return;
-                };
+                let Some(entry) = self.decoded(VersionEntry::decode(&value)) else { return false };
                 if let Some(version) = version
                     && each(version, entry).is_break()
                 {
-                    return;
+                    return false;
                 }
             }
         }
@@ -105,6 +115,7 @@ impl Index {
             if !self.write_batch(&batch) {
                 return;
             }
+            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
             let mut pending = lock(&self.pending);
             for (place, _, generation) in &batch {
                 if pending.get(place).is_some_and(|waiting| waiting.generation == *generation) {
@@ -165,6 +176,7 @@ impl Index {
             let Some(mut records) = self.read_bucket(Class::Version, number) else {
                 return;
             };
+            self.with_database(|database| database.forget_pages(BUCKETS_AT_ONCE));
             let mut has_moved = false;
             for (key, value) in &mut records {
                 let text = std::str::from_utf8(key).unwrap_or_default();
@@ -185,7 +197,8 @@ impl Index {
             }
             if has_moved {
                 let packed = bucket::pack(&records);
-                if self.with_database(|database| database.write(Class::Version, number, packed)).is_none() {
+                let written = self.with_database(|database| database.write(Class::Version, number, packed));
+                if written.is_none() {
                     return;
                 }
             }
@@ -208,7 +221,10 @@ impl Index {
     }
 
     fn read_stored(&self, place: &Place) -> Option<Vec<u8>> {
-        let bytes = self.with_database(|database| database.read(place.class, place.bucket))?;
+        let bytes = self.with_database(|database| {
+            database.forget_pages(BUCKETS_BETWEEN_READS)?;
+            database.read(place.class, place.bucket)
+        })?;
         let found = self.decoded(bucket::find(&bytes, &place.key))?;
         found.map(<[u8]>::to_vec)
     }
@@ -296,7 +312,7 @@ fn counted(class: Class, records: &Records) -> Totals {
 }
 
 /// Keeps a bucket of negative answers within its bound.
-fn drop_oldest(records: &mut Records) {
+pub(super) fn drop_oldest(records: &mut Records) {
     while records.len() > NEGATIVE_PER_BUCKET_MAX {
         let oldest = records.iter().min_by_key(|(_, value)| NegativeAnswer::fetched_of(value));
         let Some(key) = oldest.map(|(key, _)| key.clone()) else {

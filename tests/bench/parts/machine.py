@@ -5,6 +5,7 @@ with the benchmark and is ended by its process id only.
 """
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -22,6 +23,30 @@ def cores():
     if len(allowed) < 2:
         raise Failure("two cores are needed: one for the server, one for the load")
     return {allowed[0]}, {allowed[1]}
+
+
+class Others:
+    """How much of the machine everything but this benchmark used since this was made."""
+
+    def __init__(self):
+        self.started = time.monotonic()
+        self.busy = self._busy_s()
+        self.own = self._own_s()
+
+    @staticmethod
+    def _busy_s():
+        with open("/proc/stat") as f:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, f.readline().split()[1:9])
+        return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    def _own_s():
+        return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+    def share(self):
+        """Returns their share of all cores, 0 to 1. Every process of the benchmark must have ended."""
+        used = (self._busy_s() - self.busy) - (self._own_s() - self.own)
+        return max(0.0, used / ((time.monotonic() - self.started) * os.cpu_count()))
 
 
 class Process:

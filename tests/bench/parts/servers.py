@@ -24,6 +24,8 @@ class Tools:
         self.larder_bin = larder
         self.bin = os.path.join(work, "bin")
         os.makedirs(self.bin, exist_ok=True)
+        # What a killed run left in a kept work directory must not be taken for this run's.
+        shutil.rmtree(os.path.join(work, "run"), ignore_errors=True)
         self.load_bin = self._go_build(os.path.join(bench_dir, "load"), "load")
         self.upstream_bin = self._go_build(upstream_dir, "upstream")
         self._nginx_bin = None

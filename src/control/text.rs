@@ -1,0 +1,69 @@
+//! Figures as people read them. Pure.
+
+use std::time::Duration;
+
+use indicatif::DecimalBytes;
+
+/// Returns a size in the unit that fits it, counted in thousands as in the configuration.
+pub(super) fn size(bytes: u64) -> String {
+    DecimalBytes(bytes).to_string()
+}
+
+/// Returns a time span in its two largest units.
+pub(super) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (1, _, _) => format!("1 day {hours} h"),
+        (_, _, _) => format!("{days} days {hours} h"),
+    }
+}
+
+/// Returns a number of things, in words that agree with it.
+pub(super) fn count(number: u64, one: &str, many: &str) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    format!("{grouped} {}", if number == 1 { one } else { many })
+}
+
+/// Returns how much of a whole is there, as far as both are known.
+pub(super) fn progress(part: u64, whole: Option<u64>) -> String {
+    match whole {
+        Some(whole) if whole > 0 => {
+            let percent = u128::from(part.min(whole)) * 100 / u128::from(whole);
+            format!("{percent} % of {}", size(whole))
+        }
+        Some(_) | None => size(part),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures come out as a person would write them.
+    #[test]
+    fn figures() {
+        assert_eq!(size(46_300_000), "46.30 MB");
+        let spans =
+            [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90_000, "1 day 1 h"), (40 * 86_400, "40 days 0 h")];
+        for (seconds, text) in spans {
+            assert_eq!(span(Duration::from_secs(seconds)), text);
+        }
+        assert_eq!(count(1, "file", "files"), "1 file");
+        assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
+        assert_eq!(count(0, "file", "files"), "0 files");
+        assert_eq!(progress(500, Some(2000)), "25 % of 2.00 kB");
+        assert_eq!(progress(500, None), "500 B");
+        assert_eq!(progress(9, Some(0)), "9 B");
+    }
+}
