@@ -3,7 +3,7 @@
 //! Called by `main`. The only module that knows both the configuration and the parts it is for. Stopping goes the other
 //! way round: no new requests, running answers end, fills stop and keep what they have, the index is flushed.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use crate::store::index::Index;
 use crate::store::{self, Store};
 use crate::upstream::UpstreamList;
 
+mod announce;
 mod commands;
 mod root_tasks;
 mod upstreams;
@@ -102,7 +103,7 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
         log_requests: config.log_requests,
         clock: clock.clone(),
     });
-    announce(&config, &addresses);
+    announce::print(&config, &addresses);
     let server_config = server::Config {
         limits: ConnectionLimits {
             max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
@@ -116,7 +117,7 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
         drain_deadline: DRAIN_DEADLINE,
     };
     if let (Some(path), Some(address)) = (&config.ready_file, addresses.first()) {
-        let text = format!("http://{}\n", reachable(*address));
+        let text = format!("http://{}\n", announce::reachable(*address));
         store.write_outside(path, text.as_bytes()).map_err(|err| format!("cannot write the ready file: {err}"))?;
     }
     let handle = move |request, connection| Arc::clone(&handler).handle(request, connection);
@@ -187,34 +188,6 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
         listeners.extend(listener::bind(&[listen.address], port).map_err(|err| err.to_string())?);
     }
     Ok(listeners)
-}
-
-/// Prints what the person who started Larder wants to know, whatever the log level.
-#[expect(clippy::print_stderr, reason = "the start-up lines are for the person at the terminal, and not log lines")]
-fn announce(config: &Config, addresses: &[SocketAddr]) {
-    eprintln!("larder {}", env!("CARGO_PKG_VERSION"));
-    eprintln!("cache      {}", config.cache_dir.display());
-    for line in upstreams::lines(config) {
-        eprintln!("upstream   {line}");
-    }
-    for address in addresses {
-        eprintln!("listening  {address}");
-    }
-    if let Some(address) = addresses.first() {
-        eprintln!("export GOPROXY=http://{}", reachable(*address));
-    }
-}
-
-/// Returns the address under which a listener on all interfaces can be reached from the office.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if !address.ip().is_unspecified() {
-        return address;
-    }
-    // Connecting a UDP socket sends nothing; it only has the system choose the address it would send from.
-    let chosen = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).and_then(|()| socket.local_addr()));
-    let ip = chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip());
-    SocketAddr::new(ip, address.port())
 }
 
 fn stop_on_signals(stop: &CancellationToken) -> Result<(), String> {

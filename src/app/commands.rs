@@ -72,7 +72,7 @@ fn complain(text: &str) {
 }
 
 /// Returns the configured limits in the words of housekeeping.
-fn limits(config: &Config) -> Limits {
+pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         age_max: config.max_cache_age,
         cache_bytes_max: config.max_cache_size,

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use crate::cache::Cache;
 use crate::clock::UnixSeconds;
-use crate::control::text::{count, progress, size, span};
+use crate::control::text::{count, progress, rules, size, span};
 use crate::control::{Answer, Request, Rules};
 use crate::housekeeping::Housekeeper;
-use crate::store::gc::{self, Limits, Mode, Reason, Removal, Report};
+use crate::store::gc::{self, Mode, Reason, Removal, Report};
 use crate::store::offline::knows_anything_of;
 use crate::store::pins::Pin;
 
@@ -43,9 +43,9 @@ impl Desk {
                 self.status(&mut line);
                 Ok(())
             }
-            Request::Gc { dry_run, rules } => {
+            Request::Gc { dry_run, rules: given } => {
                 let mode = if *dry_run { Mode::DryRun } else { Mode::Remove };
-                self.gc(mode, *rules, &mut line)
+                self.gc(mode, *given, &mut line)
             }
             Request::Pin(targets) => self.pin(targets, &mut line),
             Request::Pins => self.pins(&mut line),
@@ -83,7 +83,7 @@ impl Desk {
         } else {
             say("clock         shows an impossible time: nothing is removed by age until it is set".to_owned());
         }
-        say(format!("rules         {}", rules_text(keeper.limits)));
+        say(format!("removes       {}", rules(keeper.limits)));
         match keeper.pins() {
             Ok(pins) => say(format!("pins          {}", pins.list().len())),
             Err(err) => say(format!("pins          {err}")),
@@ -105,6 +105,8 @@ impl Desk {
 
     fn say_stored(&self, say: &mut Say<'_>) {
         let keeper = &*self.housekeeper;
+        // What has come in during the last moments counts too.
+        keeper.index.maintain();
         let totals = keeper.index.totals();
         let mut text = format!("{}, {}", count(totals.files, "file", "files"), size(totals.bytes));
         if let Ok(free) = gc::free_bytes(&keeper.root) {
@@ -116,16 +118,16 @@ impl Desk {
         say(format!("stored        {text}"));
     }
 
-    fn gc(&self, mode: Mode, rules: Rules, say: &mut Say<'_>) -> Result<(), String> {
+    fn gc(&self, mode: Mode, given: Rules, say: &mut Say<'_>) -> Result<(), String> {
         let keeper = &*self.housekeeper;
         let now = keeper.clock.now();
-        let limits = rules.over(keeper.limits);
+        let limits = given.over(keeper.limits);
         let report = keeper
             .run(limits, mode, &mut |removal| say(removal_text(removal, mode, now)))
             .map_err(|err| err.to_string())?;
         say(report_text(&report, mode));
         if mode == Mode::DryRun {
-            say(format!("rules: {}", rules_text(limits)));
+            say(format!("the rules are: {}", rules(limits)));
         }
         match report.failures {
             0 => Ok(()),
@@ -216,11 +218,4 @@ fn report_text(report: &Report, mode: Mode) -> String {
         text += "; nothing by age, the clock is not set";
     }
     text
-}
-
-fn rules_text(limits: Limits) -> String {
-    let age = limits.age_max.map_or_else(|| "no limit on age".to_owned(), |age| format!("unused for {}", span(age)));
-    let bytes =
-        limits.cache_bytes_max.map_or_else(|| "no limit on size".to_owned(), |max| format!("more than {}", size(max)));
-    format!("{age}, {bytes}, less than {} free", size(limits.free_bytes_min))
 }

@@ -27,7 +27,7 @@ use crate::store::gc::Limits;
 pub mod client;
 pub mod desk;
 pub mod server;
-mod text;
+pub(crate) mod text;
 
 /// The socket's name in Larder's own folder.
 const SOCKET: &str = "control.sock";

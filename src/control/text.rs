@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::DecimalBytes;
 
+use crate::store::gc::Limits;
+
 /// Returns a size in the unit that fits it, counted in thousands as in the configuration.
 pub(super) fn size(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
@@ -35,6 +37,19 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{grouped} {}", if number == 1 { one } else { many })
 }
 
+/// Returns what housekeeping removes.
+pub(crate) fn rules(limits: Limits) -> String {
+    let age = limits.age_max.map(|age| format!("what is unused for {}", span(age)));
+    let mut bounds = Vec::new();
+    bounds.extend(limits.cache_bytes_max.map(|max| format!("above {} in all", size(max))));
+    if limits.free_bytes_min > 0 {
+        bounds.push(format!("below {} of free space", size(limits.free_bytes_min)));
+    }
+    let room = (!bounds.is_empty()).then(|| format!("what is unused longest, {}", bounds.join(" or ")));
+    let rules: Vec<String> = age.into_iter().chain(room).collect();
+    if rules.is_empty() { "nothing".to_owned() } else { rules.join("; ") }
+}
+
 /// Returns how much of a whole is there, as far as both are known.
 pub(super) fn progress(part: u64, whole: Option<u64>) -> String {
     match whole {
@@ -62,6 +77,14 @@ mod tests {
         assert_eq!(count(1, "file", "files"), "1 file");
         assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
         assert_eq!(count(0, "file", "files"), "0 files");
+        let mut limits = Limits::default();
+        assert_eq!(rules(limits), "nothing");
+        limits.cache_bytes_max = Some(2_000_000_000);
+        assert_eq!(rules(limits), "what is unused longest, above 2.00 GB in all");
+        limits.age_max = Some(Duration::from_secs(720 * 3600));
+        limits.free_bytes_min = 1_000_000;
+        let all = "what is unused for 30 days 0 h; what is unused longest, above 2.00 GB in all or below 1.00 MB of free space";
+        assert_eq!(rules(limits), all);
         assert_eq!(progress(500, Some(2000)), "25 % of 2.00 kB");
         assert_eq!(progress(500, None), "500 B");
         assert_eq!(progress(9, Some(0)), "9 B");

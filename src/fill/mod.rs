@@ -78,13 +78,13 @@ impl Growing {
         FillReader::new(Arc::clone(&self.file), self.state.clone())
     }
 
-    fn arriving(&self, version: &ModuleVersion) -> Arriving {
+    fn arriving(&self, version: &ModuleVersion) -> Option<Arriving> {
         let (length, received) = match *self.state.borrow() {
             FillState::Open { length, .. } => (length, self.received.load(Ordering::Relaxed)),
             FillState::Sealed { length } => (Some(length), length),
-            FillState::Failed(_) => (None, self.received.load(Ordering::Relaxed)),
+            FillState::Failed(_) => return None,
         };
-        Arriving { version: version.clone(), length, received, upstream: Arc::clone(&self.upstream) }
+        Some(Arriving { version: version.clone(), length, received, upstream: Arc::clone(&self.upstream) })
     }
 }
 
@@ -208,7 +208,7 @@ impl Fills {
     pub fn growing(&self) -> Vec<Arriving> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let growing = running.iter().filter_map(|(resource, head)| match (resource, &*head.borrow()) {
-            (Resource::Artifact(version, _), Head::Growing(growing)) => Some(growing.arriving(version)),
+            (Resource::Artifact(version, _), Head::Growing(growing)) => growing.arriving(version),
             _ => None,
         });
         let mut growing: Vec<Arriving> = growing.collect();

@@ -14,7 +14,7 @@
 //! are files of a version that are right by themselves; then the entry, then empty folders. An entry that outlives its
 //! files is dropped by the next run that comes to it.
 //!
-//! Runs only make sense on a whole index: after the scan that [`super::adopt`] may have to do.
+//! A run does nothing before the index knows the whole tree ([`Index::is_whole`]): it would take the part for all.
 //!
 //! Memory: two passes over the index. The first sums up the bytes by the hour of their last use, which is eight thousand
 //! numbers a year, however many files there are; the second removes what lies before the hour that follows from it.
@@ -98,6 +98,8 @@ pub struct Report {
     pub kept_versions: u64,
     /// How many files could not be removed.
     pub failures: u32,
+    /// Nothing was done, since the index does not know the whole tree yet.
+    pub is_index_incomplete: bool,
     /// Age was not looked at, since the clock shows an impossible time.
     pub is_clock_wrong: bool,
 }
@@ -151,6 +153,10 @@ impl Run<'_> {
 
     fn run_at(&self, times: Times, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> io::Result<Report> {
         let began = self.clock.steady();
+        if !self.index.is_whole() {
+            log::debug!("no housekeeping before the tree has been read");
+            return Ok(Report { is_index_incomplete: true, ..Report::default() });
+        }
         // What waits to be written is not in the totals yet.
         self.index.maintain();
         let mut report = Report { before: self.index.totals(), ..Report::default() };
@@ -384,7 +390,7 @@ fn log_report(report: &Report, mode: Mode, took: Duration) {
         Mode::DryRun => "housekeeping would remove",
         Mode::Remove => "housekeeping removed",
     };
-    let Report { versions, removed, before, needed_bytes, kept_versions, failures, is_clock_wrong } = report;
+    let Report { versions, removed, before, needed_bytes, kept_versions, failures, is_clock_wrong, .. } = report;
     let clock = if *is_clock_wrong { "; nothing by age, the clock is not set" } else { "" };
     let line = format!(
         "{done} {versions} module versions{clock}: files={} bytes={} stored_bytes={} kept={kept_versions} ms={}",
