@@ -13,10 +13,12 @@ fn zip(index: usize) -> String {
     format!("/example.com/m{index}/@v/v1.0.0.zip")
 }
 
-/// Fetches all three files of a module's version, and its list.
+/// Fetches all three files of a module's version, and its list, and waits until they are stored and noted.
 fn fetch(larder: &Larder, index: usize) {
     for name in ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip", "list"] {
         larder.get(&format!("/example.com/m{index}/@v/{name}")).expect(200);
+        let line = format!("stored example.com/m{index}/@v/{name}");
+        wait_for(&line, || larder.log().contains(&line).then_some(()));
     }
 }
 
