@@ -5,6 +5,7 @@
 
 mod capture;
 mod client;
+mod fakeclock;
 mod go;
 mod larder;
 mod tmpfs;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use capture::Capture;
 pub(crate) use client::{Answer, client_from, connect_from, raw, read_rest, send, try_request};
+pub(crate) use fakeclock::FakeClock;
 pub(crate) use go::Go;
 pub(crate) use larder::{Larder, Start, kill_process, run_command};
 pub(crate) use reqwest::Method;

@@ -1,9 +1,8 @@
 //! Making room: by age, by size, by free space, and never what is pinned, read or being fetched.
 
 use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Larder, Start, Tmpfs, Tree, Upstream, run_command, temp_dir, wait_for};
+use crate::harness::{FakeClock, Larder, Start, Tmpfs, Tree, Upstream, run_command, temp_dir, wait_for};
 
 /// A tree of `example.com/m0`, `m1`, …, each with one version and a zip of `bytes`.
 fn modules(count: usize, bytes: usize) -> Tree {
@@ -14,10 +13,12 @@ fn zip(index: usize) -> String {
     format!("/example.com/m{index}/@v/v1.0.0.zip")
 }
 
-/// Fetches all three files of a module's version, and its list.
+/// Fetches all three files of a module's version, and its list, and waits until they are stored and noted.
 fn fetch(larder: &Larder, index: usize) {
     for name in ["v1.0.0.info", "v1.0.0.mod", "v1.0.0.zip", "list"] {
         larder.get(&format!("/example.com/m{index}/@v/{name}")).expect(200);
+        let line = format!("stored example.com/m{index}/@v/{name}");
+        wait_for(&line, || larder.log().contains(&line).then_some(()));
     }
 }
 
@@ -32,13 +33,6 @@ fn stored(larder: &Larder, count: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Waits until the wall clock shows another second: usage times are kept in seconds.
-fn next_second() {
-    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let now = second();
-    wait_for("the next second", || (second() > now).then_some(()));
-}
-
 #[track_caller]
 fn command(larder: &Larder, args: &[&str]) -> String {
     let output = larder.command(args);
@@ -51,17 +45,23 @@ fn command(larder: &Larder, args: &[&str]) -> String {
 /// one that is pinned; lists stay.
 #[test]
 fn unused_versions_go_by_age() {
+    let Some(clock) = FakeClock::new() else { return };
     let tree = modules(3, 10_000);
     let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream).args(["-max-cache-age", "4s", "-cleanup-interval", "1s"]).run();
+    clock.set_hour(0);
+    let args = ["-max-cache-age", "48h", "-cleanup-interval", "1s"];
+    let larder = clock.show_to(Start::on(&upstream)).args(args).run();
     for index in 0..3 {
         fetch(&larder, index);
     }
     command(&larder, &["pin", "example.com/m2@v1.0.0"]);
-    wait_for("the unused version to go", || {
-        larder.get(&zip(0)).expect(200);
-        (!larder.has(&zip(1))).then_some(())
-    });
+    clock.set_hour(40);
+    command(&larder, &["gc"]);
+    assert_eq!(stored(&larder, 3), [0, 1, 2], "removed before its time");
+    larder.hit(&zip(0));
+    clock.set_hour(60);
+    wait_for("the unused version to go", || (stored(&larder, 3) == [0, 2]).then_some(()));
+    command(&larder, &["gc"]);
     assert_eq!(stored(&larder, 3), [0, 2]);
     assert!(larder.has("/example.com/m1/@v/list"));
     fetch(&larder, 1);
@@ -82,25 +82,26 @@ fn age_is_off_by_default() {
 /// without touching them.
 #[test]
 fn the_least_recently_used_go_by_size() {
+    let Some(clock) = FakeClock::new() else { return };
     let tree = modules(5, 1_000_000);
-    let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream).args(["-max-cache-size", "10MB", "-cleanup-interval", "24h"]).run();
-    for index in 0..5 {
+    let (upstream, folder) = (Upstream::with(tree.path(), &[]), temp_dir());
+    let run = |limit| {
+        let args = ["-max-cache-size", limit, "-cleanup-interval", "24h"];
+        clock.show_to(Start::on(&upstream)).cache(folder.path()).args(args).run()
+    };
+    clock.set_hour(0);
+    let mut larder = run("10MB");
+    for (index, hour) in [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8)] {
+        clock.set_hour(hour);
         fetch(&larder, index);
-        next_second();
     }
     command(&larder, &["gc"]);
     assert_eq!(stored(&larder, 5), [0, 1, 2, 3, 4], "removed below the limit");
-    larder.get(&zip(0)).expect(200);
+    clock.set_hour(10);
+    larder.hit(&zip(0));
     command(&larder, &["pin", "example.com/m1"]);
-    let cache = larder.cache.clone();
-    let mut larder = larder;
     larder.stop();
-    let folder = temp_dir();
-    let moved = folder.path().join("cache");
-    std::fs::rename(&cache, &moved).unwrap();
-    let larder =
-        Start::on(&upstream).cache(&moved).args(["-max-cache-size", "3500KB", "-cleanup-interval", "24h"]).run();
+    let larder = run("3500KB");
     let planned = command(&larder, &["gc", "--dry-run"]);
     assert!(planned.contains("example.com/m2@v1.0.0") && planned.contains("example.com/m3@v1.0.0"), "{planned}");
     assert!(!planned.contains("example.com/m0@") && !planned.contains("example.com/m1@"), "{planned}");
@@ -112,14 +113,15 @@ fn the_least_recently_used_go_by_size() {
 /// Below `-min-free-space` the least recently used versions go until there is room.
 #[test]
 fn a_floor_of_free_space_is_kept() {
-    let Some(disk) = Tmpfs::mount(24 << 20) else { return };
+    let (Some(disk), Some(clock)) = (Tmpfs::mount(24 << 20), FakeClock::new()) else { return };
     let tree = modules(5, 4_000_000);
     let upstream = Upstream::with(tree.path(), &[]);
+    clock.set_hour(0);
     let args = ["-min-free-space", "10MB", "-cleanup-interval", "1s"];
-    let larder = Start::on(&upstream).cache(&disk.path().join("cache")).args(args).run();
-    for index in 0..5 {
+    let larder = clock.show_to(Start::on(&upstream)).cache(&disk.path().join("cache")).args(args).run();
+    for (index, hour) in [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8)] {
+        clock.set_hour(hour);
         larder.get(&zip(index)).expect(200);
-        next_second();
     }
     wait_for("the oldest to go", || (!larder.has(&zip(0))).then_some(()));
     assert!(larder.has(&zip(4)), "the newest went");
@@ -132,20 +134,22 @@ fn a_floor_of_free_space_is_kept() {
 /// What a client is reading at the moment is not removed; it goes afterwards.
 #[test]
 fn what_is_being_read_stays() {
+    let Some(clock) = FakeClock::new() else { return };
     let tree = modules(1, 40 << 20);
     let upstream = Upstream::with(tree.path(), &[]);
-    let larder = Start::on(&upstream).args(["-max-cache-age", "1s", "-cleanup-interval", "24h"]).run();
-    larder.get(&zip(0)).expect(200);
+    clock.set_hour(0);
+    let args = ["-max-cache-age", "10h", "-cleanup-interval", "24h"];
+    let larder = clock.show_to(Start::on(&upstream)).args(args).run();
+    larder.hit(&zip(0));
     let mut reading = larder.open(&zip(0));
     reading.read_exact(&mut [0; 1000]).unwrap();
-    for _ in 0..3 {
-        next_second();
-        command(&larder, &["gc"]);
-        assert!(larder.has(&zip(0)), "removed while it was read");
-    }
+    clock.set_hour(30);
+    command(&larder, &["gc"]);
+    assert!(larder.has(&zip(0)), "removed while it was read");
     let mut rest = Vec::new();
     reading.read_to_end(&mut rest).unwrap();
     assert_eq!(rest.len() + 1000, tree.read(&zip(0)).len());
+    clock.set_hour(60);
     wait_for("the removal afterwards", || {
         command(&larder, &["gc"]);
         (!larder.has(&zip(0))).then_some(())
@@ -155,11 +159,14 @@ fn what_is_being_read_stays() {
 /// Pins are set, listed and lifted while Larder runs and while it does not, and survive a restart.
 #[test]
 fn pins_work_with_and_without_the_service() {
+    let Some(clock) = FakeClock::new() else { return };
     let tree = modules(3, 1000);
-    let upstream = Upstream::with(tree.path(), &[]);
-    let folder = temp_dir();
-    let run =
-        || Start::on(&upstream).cache(folder.path()).args(["-max-cache-age", "1s", "-cleanup-interval", "24h"]).run();
+    let (upstream, folder) = (Upstream::with(tree.path(), &[]), temp_dir());
+    clock.set_hour(0);
+    let run = || {
+        let args = ["-max-cache-age", "10h", "-cleanup-interval", "24h"];
+        clock.show_to(Start::on(&upstream)).cache(folder.path()).args(args).run()
+    };
     let mut larder = run();
     for index in 0..3 {
         fetch(&larder, index);
@@ -168,6 +175,7 @@ fn pins_work_with_and_without_the_service() {
     larder.stop();
     assert!(run_command(folder.path(), &["pin", "example.com/m1@v1.0.0"]).status.success());
     assert!(!run_command(folder.path(), &["pin", "no module"]).status.success());
+    clock.set_hour(30);
     let larder = run();
     let pins = command(&larder, &["pins"]);
     assert!(pins.contains("example.com/m0") && pins.contains("example.com/m1@v1.0.0"), "{pins}");
@@ -217,10 +225,13 @@ fn hits_write_nothing() {
         let line = io.lines().find(|line| line.starts_with("write_bytes")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    larder.get(&zip(0)).expect(200);
-    let before = written();
-    for _ in 0..200 {
-        larder.get(&zip(0)).expect(200);
-    }
-    assert!(written() - before < 64 << 10, "{} bytes for 200 hits", written() - before);
+    larder.hit(&zip(0));
+    // What was fetched is noted in the index a little later; after that, rounds of hits leave no trace.
+    wait_for("a round of hits that writes nothing", || {
+        let before = written();
+        for _ in 0..200 {
+            larder.get(&zip(0)).expect(200);
+        }
+        (written() == before).then_some(())
+    });
 }
