@@ -17,6 +17,10 @@ use crate::store::gc::{self, Limits, Mode, Removal, Report, Run};
 use crate::store::index::Index;
 use crate::store::pins::{PinError, Pins};
 
+/// A run that comes right after the start waits so long for the index to be complete.
+const INDEX_WAIT_MAX: Duration = Duration::from_secs(10);
+const INDEX_POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Why there was no run, or not all of one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -24,7 +28,7 @@ pub enum Error {
     #[error("housekeeping is under way already")]
     Busy,
     /// The index is not open, so nobody knows what is used.
-    #[error("the index is not open yet, so nothing can be said about what is used; try again in a moment")]
+    #[error("the index is not complete yet, so nothing can be said about what is used; try again in a moment")]
     NoIndex,
     /// What is pinned is not known, so nothing may be removed.
     #[error(transparent)]
@@ -102,9 +106,7 @@ impl Housekeeper {
     }
 
     fn run_alone(&self, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> Result<Report, Error> {
-        if !self.index.is_open() {
-            return Err(Error::NoIndex);
-        }
+        self.wait_for_index()?;
         let pins = self.pins()?;
         // What has come in during the last moments counts too.
         self.index.maintain();
@@ -117,6 +119,18 @@ impl Housekeeper {
             is_cancelled: &|| self.stop.is_cancelled(),
         };
         Ok(run.run(limits, mode, each)?)
+    }
+
+    /// Waits a little for an index that is just being opened or completed; for the blocking pool.
+    fn wait_for_index(&self) -> Result<(), Error> {
+        let began = self.clock.steady();
+        while !self.index.is_whole() {
+            if self.stop.is_cancelled() || self.clock.steady().duration_since(began) > INDEX_WAIT_MAX {
+                return Err(Error::NoIndex);
+            }
+            std::thread::sleep(INDEX_POLL_INTERVAL);
+        }
+        Ok(())
     }
 
     /// Returns whether the limits on size and free space ask for a run now. Costs no reading of the tree; for the

@@ -36,7 +36,7 @@ pub fn start(filter: &str, is_under_journal: bool) -> Option<MultiProgress> {
     builder.parse_filters(filter);
     let is_terminal = std::io::stderr().is_terminal();
     // systemd hands over a pipe to the journal, which stamps and ranks each line itself.
-    if !is_terminal && is_under_journal {
+    if is_under_journal && !is_terminal {
         builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
     } else {
         builder

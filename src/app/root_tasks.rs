@@ -45,11 +45,9 @@ pub(super) fn keep_index(cache: &Arc<Cache>, working: &Tasks, stop: &Cancellatio
                 } else {
                     cache.index.maintain();
                 }
-                let reason = cache.index.take_scan_reason();
-                if reason.is_some() || !cache.adoption.is_complete() {
+                if adopt::is_scan_due(&cache.adoption, &cache.index) {
                     let is_cancelled = || stop.is_cancelled();
-                    let scanned =
-                        adopt::scan(&cache.adoption, &cache.index, &cache.clock, reason.as_ref(), &is_cancelled);
+                    let scanned = adopt::scan(&cache.adoption, &cache.index, &cache.clock, &is_cancelled);
                     scanned.map_err(|err| store::Error::at("reading the tree", err))?;
                 }
                 Ok(())

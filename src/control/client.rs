@@ -112,9 +112,8 @@ fn alone(store: &Store, limits: Limits, request: &Request, say: &mut dyn FnMut(A
             index.open();
             // What is not in the index cannot be judged by its last use.
             let adoption = Adoption::of(store.root());
-            let reason = index.take_scan_reason();
-            if reason.is_some() || !adoption.is_complete() {
-                adopt::scan(&adoption, &index, &clock, reason.as_ref(), &|| false)
+            if adopt::is_scan_due(&adoption, &index) {
+                adopt::scan(&adoption, &index, &clock, &|| false)
                     .map_err(|err| store::Error::at("reading the tree", err))?;
             }
         }

@@ -142,6 +142,12 @@ impl Adoption {
     }
 }
 
+/// Says whether [`scan`] has work to do: to be asked once the index has been opened, and after each
+/// [`Index::maintain`].
+pub fn is_scan_due(adoption: &Adoption, index: &Index) -> bool {
+    !adoption.is_complete() || index.wants_scan()
+}
+
 /// Enters every file of the tree into the index: what is not known yet counts as used now. Judges the files if the tree
 /// has not been adopted, and stamps it then. Logs one line at the end. For a thread that may take its time.
 ///
@@ -151,10 +157,10 @@ pub fn scan(
     adoption: &Adoption,
     index: &Index,
     clock: &Clock,
-    reason: Option<&ScanReason>,
     is_cancelled: &dyn Fn() -> bool,
 ) -> io::Result<ScanReport> {
     let began = clock.steady();
+    let reason = index.take_scan_reason();
     let root = adoption.root.as_path();
     let must_judge = !adoption.is_complete();
     let mut report = ScanReport::default();
@@ -201,13 +207,14 @@ pub fn scan(
     })?;
     if report.is_complete {
         index.recount_other(other);
+        index.scan_has_ended();
         if must_judge {
             let own_folder = root.join(".larder");
             durable::replace_file(&own_folder, &own_folder.join("adopted"), STAMP_TEXT)?;
             adoption.is_complete.store(true, Ordering::Relaxed);
         }
     }
-    log_report(&report, reason, must_judge, clock.steady().duration_since(began).as_millis());
+    log_report(&report, reason.as_ref(), must_judge, clock.steady().duration_since(began).as_millis());
     Ok(report)
 }
 

@@ -14,7 +14,7 @@
 //! are files of a version that are right by themselves; then the entry, then empty folders. An entry that outlives its
 //! files is dropped by the next run that comes to it.
 //!
-//! Runs only make sense on a whole index: after the scan that [`super::adopt`] may have to do.
+//! A run does nothing before the index knows the whole tree ([`Index::is_whole`]): it would take the part for all.
 //!
 //! Memory: two passes over the index. The first sums up the bytes by the hour of their last use, which is eight thousand
 //! numbers a year, however many files there are; the second removes what lies before the hour that follows from it.
@@ -98,6 +98,8 @@ pub struct Report {
     pub kept_versions: u64,
     /// How many files could not be removed.
     pub failures: u32,
+    /// Nothing was done, since the index does not know the whole tree yet.
+    pub is_index_incomplete: bool,
     /// Age was not looked at, since the clock shows an impossible time.
     pub is_clock_wrong: bool,
 }
@@ -140,7 +142,7 @@ struct Plan {
 
 impl Run<'_> {
     /// Removes what the limits say, or only tells it; calls `each` for every version that goes. For the blocking pool.
-    /// A run that removes logs one line.
+    /// Logs one line.
     ///
     /// # Errors
     /// The free space cannot be found out. Files that cannot be removed are counted in the report.
@@ -151,6 +153,10 @@ impl Run<'_> {
 
     fn run_at(&self, times: Times, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> io::Result<Report> {
         let began = self.clock.steady();
+        if !self.index.is_whole() {
+            log::debug!("no housekeeping before the tree has been read");
+            return Ok(Report { is_index_incomplete: true, ..Report::default() });
+        }
         // What waits to be written is not in the totals yet.
         self.index.maintain();
         let mut report = Report { before: self.index.totals(), ..Report::default() };
@@ -161,9 +167,7 @@ impl Run<'_> {
             self.remove_small_files(&mut report)?;
         }
         self.index.maintain();
-        if mode == Mode::Remove {
-            log_report(&report, self.clock.steady().duration_since(began));
-        }
+        log_report(&report, mode, self.clock.steady().duration_since(began));
         Ok(report)
     }
 
@@ -381,14 +385,18 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
-fn log_report(report: &Report, took: Duration) {
-    let Report { versions, removed, before, needed_bytes, kept_versions, failures, is_clock_wrong } = report;
+fn log_report(report: &Report, mode: Mode, took: Duration) {
+    let done = match mode {
+        Mode::DryRun => "housekeeping would remove",
+        Mode::Remove => "housekeeping removed",
+    };
+    let Report { versions, removed, before, needed_bytes, kept_versions, failures, is_clock_wrong, .. } = report;
     let clock = if *is_clock_wrong { "; nothing by age, the clock is not set" } else { "" };
     let line = format!(
-        "housekeeping removed {versions} module versions{clock}: files={} bytes={} stored_bytes={} kept={kept_versions} ms={}",
+        "{done} {versions} module versions{clock}: files={} bytes={} stored_bytes={} kept={kept_versions} ms={}",
         removed.files,
         removed.bytes,
-        before.bytes.saturating_sub(removed.bytes),
+        before.bytes.saturating_sub(if mode == Mode::Remove { removed.bytes } else { 0 }),
         took.as_millis(),
     );
     if removed.bytes < *needed_bytes || *failures > 0 {

@@ -78,7 +78,7 @@ fn a_jump_to_today_removes_nothing() {
     let (upstream, folder) = (Upstream::with(tree.path(), &[]), temp_dir());
     let clock = folder.path().join("clock");
     set(&clock, "1970-01-01 00:01:00");
-    let larder = at(&library, &clock, &upstream).args(["-max-cache-age", "1h", "-fresh-for", "1ms"]).run();
+    let larder = at(&library, &clock, &upstream).args(["-max-cache-age", "1h", "-fresh-for", "0s"]).run();
     for path in PATHS {
         larder.get(path).expect(200);
     }
@@ -106,8 +106,7 @@ fn a_power_cut_back_to_1970_keeps_all() {
     let (upstream, folder) = (Upstream::with(tree.path(), &[]), temp_dir());
     let (clock, cache) = (folder.path().join("clock"), folder.path().join("cache"));
     set(&clock, "2027-01-01 12:00:00");
-    let run =
-        || at(&library, &clock, &upstream).cache(&cache).args(["-max-cache-age", "1h", "-fresh-for", "1ms"]).run();
+    let run = || at(&library, &clock, &upstream).cache(&cache).args(["-max-cache-age", "1h", "-fresh-for", "0s"]).run();
     let mut larder = run();
     for path in PATHS {
         larder.get(path).expect(200);

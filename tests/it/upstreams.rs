@@ -180,6 +180,7 @@ fn private_upstreams_are_exclusive() {
         assert!(!larder.log().contains("hunter2-secret"), "{auth}: a secret is in the log");
     }
     let (larder, _folder) = with_private(&public, &private.url, BASIC);
+    larder.get(PRIVATE_MOD).expect(200);
     public.reset();
     private.stop();
     let answer = larder.get("/private.example.com/team/lib/@v/v1.0.0.zip");

@@ -7,8 +7,10 @@ const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn scanned(tree: &Tree, index: &Index) -> ScanReport {
     let adoption = Adoption::of(tree.root());
-    let report = scan(&adoption, index, &Clock::system(), index.take_scan_reason().as_ref(), NEVER).unwrap();
-    assert!(report.is_complete && adoption.is_complete());
+    assert!(is_scan_due(&adoption, index) || adoption.is_complete());
+    let report = scan(&adoption, index, &Clock::system(), NEVER).unwrap();
+    assert!(report.is_complete && adoption.is_complete() && index.is_whole());
+    assert!(!is_scan_due(&adoption, index));
     index.maintain();
     report
 }
@@ -132,8 +134,12 @@ fn scans_can_be_stopped_and_repeated() {
     tree.put_version("example.com/m@v1.0.0", 100);
     let index = tree.index();
     let adoption = Adoption::of(tree.root());
-    let report = scan(&adoption, &index, &Clock::system(), None, &|| true).unwrap();
+    let report = scan(&adoption, &index, &Clock::system(), &|| true).unwrap();
     assert!(!report.is_complete && !adoption.is_complete() && !tree.has(".larder/adopted"));
+    assert!(!index.is_whole() && is_scan_due(&adoption, &index));
+    index.close();
+    let index = tree.index();
+    assert!(!index.is_whole() && index.wants_scan());
     let m = version("example.com/m@v1.0.0");
     index.restamp(&m, UnixSeconds(1_795_000_000));
     scanned(&tree, &index);

@@ -28,7 +28,7 @@ impl Cache {
         tree.put("sumdb/sum.example/tile/8/0/000.p/2", [0; 64]);
         let index = tree.index();
         let clock = Clock::system();
-        scan(&Adoption::of(tree.root()), &index, &clock, None, &|| false).unwrap();
+        scan(&Adoption::of(tree.root()), &index, &clock, &|| false).unwrap();
         for age in ages {
             index.restamp(&aged(*age), UnixSeconds(NOW.0 - age * HOUR_S));
         }
@@ -192,4 +192,20 @@ fn failures_are_counted() {
     std::fs::remove_dir_all(cache.tree.path("example.com")).unwrap();
     let (report, _) = cache.run(RIGHT, by_age(100), Mode::Remove);
     assert_eq!((report.failures, cache.index.totals().files), (0, 1));
+}
+
+/// Before the index knows the whole tree nothing is removed.
+#[test]
+fn a_part_of_the_tree_is_not_judged() {
+    let cache = Cache::with_ages(&[200]);
+    cache.index.close();
+    let mut cache = Cache { index: Index::opening(cache.tree.root()), ..cache };
+    let (report, gone) = cache.run(RIGHT, by_age(100), Mode::Remove);
+    assert!(report.is_index_incomplete && gone.is_empty());
+    cache.index.open();
+    let (report, gone) = cache.run(RIGHT, by_age(100), Mode::Remove);
+    assert!(!report.is_index_incomplete && gone.len() == 1);
+    std::fs::remove_dir_all(cache.tree.path(".larder/index")).unwrap();
+    cache.index = cache.tree.index();
+    assert!(cache.run(RIGHT, by_age(100), Mode::Remove).0.is_index_incomplete);
 }

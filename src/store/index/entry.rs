@@ -17,6 +17,8 @@
 //!
 //! Decoding garbage gives an error, never a panic.
 
+use std::time::Duration;
+
 use super::bucket::{Garbled, Reader, put_bytes, put_varint};
 use crate::clock::UnixSeconds;
 use crate::resource::ArtifactKind;
@@ -190,6 +192,11 @@ impl Verdict {
 }
 
 impl MutableEntry {
+    /// Says whether it may be served without asking again. A time that lies ahead was stamped by a wrong clock: stale.
+    pub fn is_fresh(&self, now: UnixSeconds, fresh_for: Duration) -> bool {
+        is_fresh(self.fetched, now, fresh_for)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let etag = self.etag.as_ref().filter(|etag| etag.len() <= VALIDATOR_BYTES_MAX);
         let last_modified = self.last_modified.as_ref().filter(|date| date.len() <= VALIDATOR_BYTES_MAX);
@@ -223,6 +230,11 @@ impl MutableEntry {
 }
 
 impl NegativeAnswer {
+    /// Says whether it counts without asking again. A time that lies ahead was stamped by a wrong clock: stale.
+    pub fn is_fresh(&self, now: UnixSeconds, fresh_for: Duration) -> bool {
+        is_fresh(self.fetched, now, fresh_for)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         put_time(&mut bytes, self.fetched);
@@ -243,6 +255,10 @@ impl NegativeAnswer {
     pub(super) fn fetched_of(bytes: &[u8]) -> u32 {
         Reader(bytes).u32().unwrap_or(0)
     }
+}
+
+fn is_fresh(fetched: UnixSeconds, now: UnixSeconds, fresh_for: Duration) -> bool {
+    fetched <= now && now.since(fetched) < fresh_for
 }
 
 /// Four bytes last until the year 2106; later times stay there.
@@ -306,6 +322,17 @@ mod tests {
         assert_eq!((kept.body.len(), kept.fetched), (NEGATIVE_BODY_BYTES_MAX, UnixSeconds(u32::MAX.into())));
         let entry = MutableEntry { etag: Some("x".repeat(5000)), ..MutableEntry::default() };
         assert_eq!(MutableEntry::decode(&entry.encode()).unwrap().etag, None);
+    }
+
+    /// Freshness ends after its time, and a time ahead of now has none.
+    #[test]
+    fn freshness_ends() {
+        let entry = MutableEntry { fetched: UnixSeconds(1000), ..MutableEntry::default() };
+        let answer = NegativeAnswer { fetched: UnixSeconds(1000), status: 404, body: Vec::new() };
+        for (now, expected) in [(999, false), (1000, true), (1059, true), (1060, false)] {
+            let (now, minute) = (UnixSeconds(now), Duration::from_secs(60));
+            assert_eq!((entry.is_fresh(now, minute), answer.is_fresh(now, minute)), (expected, expected));
+        }
     }
 
     /// A cut entry is an error; garbage never panics.

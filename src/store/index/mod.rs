@@ -2,13 +2,13 @@
 //! which names do not exist.
 //!
 //! Owns [`Index`]. Called by `cache` (on hits and fills), `gc`, `adopt` and the status page; calls sled through
-//! [`database`]. All of it is derived: the tree is the truth (invariant 3), and an index that is missing, damaged or of
+//! `database`. All of it is derived: the tree is the truth (invariant 3), and an index that is missing, damaged or of
 //! another format is made anew from the tree by [`super::adopt::scan`], in the background.
 //!
 //! Works while it is not open yet, which it is not for the first moments of a run: reading answers `None`, changes wait
-//! in memory, at most [`PENDING_MAX`] of them; what does not fit is found later by the scan. Changes are collected in
+//! in memory, at most `PENDING_MAX` of them; what does not fit is found later by the scan. Changes are collected in
 //! memory in any case and written by [`Index::maintain`], so the three files of a version cost one write, and a hit
-//! costs none: it only enters a time in a bounded table in memory ([`usage`]).
+//! costs none: it only enters a time in a bounded table in memory (`usage`).
 //!
 //! A kill loses the changes of the last minute. The index notices at the next start that it was not closed in an orderly
 //! way, and a scan adds what is missing.
@@ -86,6 +86,8 @@ pub struct Index {
     upstreams: Mutex<Vec<String>>,
     scan_reason: Mutex<Option<ScanReason>>,
     is_damaged: AtomicBool,
+    /// A scan has been asked for and has not got to its end yet.
+    is_incomplete: AtomicBool,
     generation: AtomicU32,
 }
 
@@ -117,12 +119,13 @@ impl Index {
             upstreams: Mutex::default(),
             scan_reason: Mutex::default(),
             is_damaged: AtomicBool::new(false),
+            is_incomplete: AtomicBool::new(false),
             generation: AtomicU32::new(0),
         }
     }
 
-    /// Opens the database; for the blocking pool, once. Afterwards [`Index::take_scan_reason`] tells whether the tree has
-    /// to be scanned. If the database cannot be used at all, Larder goes on without one, which is logged.
+    /// Opens the database; for the blocking pool, once. Afterwards [`super::adopt::is_scan_due`] tells whether the tree
+    /// has to be scanned. If the database cannot be used at all, Larder goes on without one, which is logged.
     pub fn open(&self) {
         let opened = match Database::open(&self.folder) {
             Err(OpenError::Damaged(text)) => self.start_anew(text),
@@ -163,9 +166,26 @@ impl Index {
         matches!(*self.state.read().unwrap_or_else(PoisonError::into_inner), State::Open(_))
     }
 
-    /// Returns why a scan of the tree is needed, and forgets it: the caller runs [`super::adopt::scan`].
-    pub fn take_scan_reason(&self) -> Option<ScanReason> {
+    /// Says whether the tree has to be scanned.
+    pub fn wants_scan(&self) -> bool {
+        lock(&self.scan_reason).is_some()
+    }
+
+    /// Returns why a scan of the tree is needed, once. Until the scan has told that it got to its end, a stop does not
+    /// count as orderly, so that the next run scans again.
+    pub(super) fn take_scan_reason(&self) -> Option<ScanReason> {
         lock(&self.scan_reason).take()
+    }
+
+    /// Says whether the index is open and knows the whole tree. Before that, nothing should be removed by it.
+    pub fn is_whole(&self) -> bool {
+        self.is_open() && !self.is_incomplete.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a scan that was asked for got to its end, if nothing has asked for another one since.
+    pub(super) fn scan_has_ended(&self) {
+        let reason = lock(&self.scan_reason);
+        self.is_incomplete.store(reason.is_some(), Ordering::Relaxed);
     }
 
     /// Writes what has changed; for the blocking pool, every 30 seconds. Makes a damaged database anew.
@@ -201,7 +221,7 @@ impl Index {
     pub fn close(&self) {
         self.write_pending();
         self.write_usage();
-        let is_complete = lock(&self.scan_reason).is_none() && lock(&self.pending).is_empty();
+        let is_complete = self.is_whole() && lock(&self.pending).is_empty();
         let before = std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), State::Closed);
         if let State::Open(database) = before {
             let stop = if is_complete { Stop::Orderly } else { Stop::NotYet };

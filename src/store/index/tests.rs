@@ -61,6 +61,7 @@ fn entries_outlive_the_process() {
     index.maintain();
     check(&index);
     assert_eq!(index.totals(), Totals { files: 5, bytes: 1567 });
+    index.scan_has_ended();
     index.close();
 
     let index = opened(root.path());
@@ -83,6 +84,7 @@ fn works_while_opening() {
     let root = tempfile::tempdir().unwrap();
     let index = opened(root.path());
     index.take_scan_reason();
+    index.scan_has_ended();
     index.close();
     let index = Index::opening(root.path());
     let m = version("example.com/m@v1.0.0");
@@ -218,6 +220,7 @@ fn other_formats_are_started_anew() {
     std::fs::create_dir_all(folder.join("db")).unwrap();
     let index = opened(root.path());
     assert!(matches!(index.take_scan_reason(), Some(ScanReason::Damaged(_))));
+    index.scan_has_ended();
     index.close();
     assert_eq!(opened(root.path()).take_scan_reason(), None);
 }

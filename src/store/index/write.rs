@@ -264,6 +264,7 @@ impl Index {
 
     pub(super) fn wish_for_scan(&self, reason: ScanReason) {
         let mut wished = lock(&self.scan_reason);
+        self.is_incomplete.store(true, Ordering::Relaxed);
         let is_weaker = reason == ScanReason::Dropped && wished.is_some();
         if !is_weaker {
             *wished = Some(reason);

@@ -122,6 +122,15 @@ impl Larder {
         wait_for("an answer from the store", || Some(self.get(path).expect(200)).filter(Answer::is_hit))
     }
 
+    /// GETs a path until the answer is no longer shared with a download that is just being finished: what is asked
+    /// afterwards is decided anew.
+    #[track_caller]
+    pub(crate) fn settled(&self, path: &str) -> Answer {
+        wait_for("an answer of its own", || {
+            Some(self.get(path)).filter(|answer| !answer.header("cache-status").contains("collapsed"))
+        })
+    }
+
     /// Sends a request and returns the whole answer.
     #[track_caller]
     pub(crate) fn request(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
