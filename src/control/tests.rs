@@ -1,4 +1,5 @@
 //! Tests of the conversation, both ways: with a service on the other side of the socket and without one.
+#![expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -18,6 +19,7 @@ use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Resource};
 use crate::shutdown::Tasks;
 use crate::store::Store;
+use crate::store::adopt::{self, Adoption};
 use crate::store::index::Index;
 
 const ONE: &str = "example.com/one@v1.0.0";
@@ -34,12 +36,11 @@ impl Running {
     fn start(root: &Path) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let store = Arc::new(Store::open_root(root).unwrap());
-        // What the tests store stands for modules and is none: it must not be judged.
-        std::fs::write(store.own_folder().join("adopted"), "").unwrap();
         let tasks = Tasks::new();
         let index = Arc::new(Index::opening(root));
         index.open();
-        index.take_scan_reason();
+        // An empty tree counts as judged: what the tests store in it stands for modules and is none.
+        adopt::scan(&Adoption::of(root), &index, &Clock::system(), &|| false).unwrap();
         let in_use = (Fills::new(tasks.clone()), Arc::default());
         let stop = CancellationToken::new();
         let keeper =
