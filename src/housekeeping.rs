@@ -167,16 +167,24 @@ impl Housekeeper {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+
     use super::*;
     use crate::module::ModuleVersion;
     use crate::resource::ArtifactKind;
     use crate::shutdown::Tasks;
+    use crate::store::adopt::{self, Adoption};
     use crate::store::pins::Pin;
 
     fn housekeeper(root: &std::path::Path) -> Housekeeper {
         let index = Arc::new(Index::opening(root));
         let in_use = (Fills::new(Tasks::new()), Arc::new(Readers::default()));
         Housekeeper::new(root.to_owned(), index, in_use, Limits::default(), Clock::system(), CancellationToken::new())
+    }
+
+    fn open_index(keeper: &Housekeeper) {
+        keeper.index.open();
+        adopt::scan(&Adoption::of(&keeper.root), &keeper.index, &keeper.clock, &|| false).unwrap();
     }
 
     /// Without an index, or with pins that cannot be understood, nothing is removed, and the next run tries again.
@@ -188,8 +196,10 @@ mod tests {
         std::fs::write(own.join("pins"), "../x\n").unwrap();
         let keeper = housekeeper(root.path());
         let run = || keeper.run(keeper.limits, Mode::Remove, &mut |_| {});
+        // The run would wait for the index otherwise.
+        keeper.stop.cancel();
         assert!(matches!(run(), Err(Error::NoIndex)));
-        keeper.index.open();
+        open_index(&keeper);
         assert!(matches!(run(), Err(Error::Pins(PinError::Line { line: 1, .. }))));
         assert!(keeper.last_run().unwrap().outcome.unwrap_err().contains("line 1"));
         std::fs::write(own.join("pins"), "example.com/m\n").unwrap();
@@ -202,7 +212,7 @@ mod tests {
     fn one_run_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let keeper = housekeeper(root.path());
-        keeper.index.open();
+        open_index(&keeper);
         let version = ModuleVersion::parse("example.com/m@v1.0.0").unwrap();
         keeper.index.note_artifact(&version, ArtifactKind::Zip, 100, "", keeper.clock.now());
         keeper.index.maintain();

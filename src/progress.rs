@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,13 @@ async fn show_lines(fills: &Fills) {
 
 struct Bars<'a> {
     all: &'a MultiProgress,
-    shown: BTreeMap<ModuleVersion, ProgressBar>,
+    shown: BTreeMap<ModuleVersion, Bar>,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    /// At first sight there is no speed to tell: a bar is shown at the second.
+    is_visible: bool,
 }
 
 impl Drop for Bars<'_> {
@@ -89,7 +95,7 @@ impl Drop for Bars<'_> {
 impl Bars<'_> {
     fn update(&mut self, growing: &[Arriving]) {
         let is_growing = |version: &ModuleVersion| growing.iter().any(|zip| zip.version == *version);
-        self.shown.retain(|version, bar| {
+        self.shown.retain(|version, Bar { bar, .. }| {
             let stays = is_growing(version);
             if !stays {
                 bar.finish_and_clear();
@@ -98,35 +104,35 @@ impl Bars<'_> {
             stays
         });
         for zip in growing {
-            if let Some(bar) = self.shown.get(&zip.version) {
+            if let Some(Bar { bar, is_visible }) = self.shown.get_mut(&zip.version) {
                 bar.set_position(zip.received);
+                if !*is_visible {
+                    *bar = self.all.add(bar.clone());
+                    *is_visible = true;
+                    bar.tick();
+                }
             } else if self.shown.len() < BARS_MAX {
-                self.shown.insert(zip.version.clone(), self.begin(zip));
+                self.shown.insert(zip.version.clone(), Bar { bar: begin(zip), is_visible: false });
             }
         }
     }
+}
 
-    fn begin(&self, zip: &Arriving) -> ProgressBar {
-        // A resumed download has not come this far in no time: the estimate begins here.
-        let bar = ProgressBar::no_length().with_position(zip.received);
-        let template = if zip.length.is_some() { KNOWN_LENGTH } else { UNKNOWN_LENGTH };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        if let Some(length) = zip.length {
-            bar.set_length(length);
-        }
-        let bar = self.all.add(bar);
-        bar.set_message(zip.version.to_string());
-        bar.reset_eta();
-        bar
+fn begin(zip: &Arriving) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(zip.length, ProgressDrawTarget::hidden());
+    let template = if zip.length.is_some() { KNOWN_LENGTH } else { UNKNOWN_LENGTH };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style.progress_chars("=> "));
     }
+    bar.set_message(zip.version.to_string());
+    // What was there before, of a resumed download for example, is not this second's work.
+    bar.update(|state| state.set_pos(zip.received));
+    bar.reset_eta();
+    bar
 }
 
 #[cfg(test)]
 mod tests {
-    use indicatif::ProgressDrawTarget;
-
     use super::*;
 
     fn arriving(name: &str, length: Option<u64>, received: u64) -> Arriving {
@@ -141,7 +147,7 @@ mod tests {
         let (one, two) = ("example.com/one@v1.0.0", "example.com/two@v1.0.0");
         bars.update(&[arriving(one, Some(4_000_000), 0), arriving(two, None, 10)]);
         bars.update(&[arriving(one, Some(4_000_000), 1_000_000), arriving(two, None, 5000)]);
-        let shown: Vec<_> = bars.shown.values().map(|bar| (bar.position(), bar.length())).collect();
+        let shown: Vec<_> = bars.shown.values().map(|shown| (shown.bar.position(), shown.bar.length())).collect();
         assert_eq!(shown, [(1_000_000, Some(4_000_000)), (5000, None)]);
         let many: Vec<Arriving> = (0..40).map(|n| arriving(&format!("example.com/m@v1.0.{n}"), Some(10), 1)).collect();
         bars.update(&many);

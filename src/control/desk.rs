@@ -3,6 +3,7 @@
 //! Owns [`Desk`]. Called by the two sides of the conversation, so both give the same answers; calls `housekeeping`,
 //! and `cache` for what only a running service knows.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -110,7 +111,7 @@ impl Desk {
         let totals = keeper.index.totals();
         let mut text = format!("{}, {}", count(totals.files, "file", "files"), size(totals.bytes));
         if let Ok(free) = gc::free_bytes(&keeper.root) {
-            text += &format!("; {} free on the disk", size(free));
+            let _ = write!(text, "; {} free on the disk", size(free));
         }
         if !keeper.index.is_open() {
             text += "; the index is not open";
@@ -207,12 +208,12 @@ fn report_text(report: &Report, mode: Mode) -> String {
     let versions = count(report.versions, "module version", "module versions");
     let files = count(report.removed.files, "file", "files");
     let mut text = format!("{verb} {versions}, {files}, {}", size(report.removed.bytes));
-    text += &format!(" of {}", size(report.before.bytes));
+    let _ = write!(text, " of {}", size(report.before.bytes));
     if report.kept_versions > 0 {
-        text += &format!("; {} kept, pinned or in use", report.kept_versions);
+        let _ = write!(text, "; {} kept, pinned or in use", report.kept_versions);
     }
     if report.removed.bytes < report.needed_bytes {
-        text += &format!("; {} have to go for the rules", size(report.needed_bytes));
+        let _ = write!(text, "; {} have to go for the rules", size(report.needed_bytes));
     }
     if report.is_clock_wrong {
         text += "; nothing by age, the clock is not set";

@@ -29,6 +29,9 @@ pub mod desk;
 pub mod server;
 pub(crate) mod text;
 
+#[cfg(test)]
+mod tests;
+
 /// The socket's name in Larder's own folder.
 const SOCKET: &str = "control.sock";
 /// The longest request, in bytes: some ten thousand pins.
