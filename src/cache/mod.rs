@@ -183,17 +183,22 @@ impl Cache {
         }
     }
 
-    /// Opens a stored file; one that another program left there is judged before it is served for the first time.
+    /// Opens a stored file. One that another program left there is judged before it is served for the first time, and a
+    /// zip whose end is not one is judged again: a broken one is moved out of the way and counts as not stored.
     async fn open_judged(&self, resource: &Resource) -> Result<Option<StoredFile>, Error> {
-        let stored = self.store.open(resource).await?;
-        if stored.is_none() || self.adoption.is_complete() {
-            return Ok(stored);
+        let Some(stored) = self.store.open(resource).await? else { return Ok(None) };
+        let is_odd = matches!(resource, Resource::Artifact(_, ArtifactKind::Zip)) && !stored.ends_like_a_zip();
+        if self.adoption.is_complete() && !is_odd {
+            return Ok(Some(stored));
         }
         let (adoption, index, now) = (Arc::clone(&self.adoption), Arc::clone(&self.index), self.clock.now());
         let judged = resource.clone();
-        let verdict = store::blocking(move || Ok(adoption.check_before_serving(&index, &judged, now)));
+        let verdict = store::blocking(move || {
+            let judge = if is_odd { Adoption::judge_again } else { Adoption::check_before_serving };
+            Ok(judge(&adoption, &index, &judged, now))
+        });
         let is_good = matches!(verdict.await, Ok(Ok(())));
-        Ok(stored.filter(|_| is_good))
+        Ok(Some(stored).filter(|_| is_good))
     }
 
     /// Starts or joins the fill of an immutable resource and waits until an answer can be begun.

@@ -126,6 +126,18 @@ impl Adoption {
         if self.is_complete() || index.version(version).is_some_and(|entry| entry.size(*kind).is_some()) {
             return Ok(());
         }
+        self.judge_again(index, resource, now)
+    }
+
+    /// Judges the stored file of `resource`, whatever was thought of it before; for the blocking pool. A broken file is
+    /// moved out of the way, so that it is fetched again.
+    ///
+    /// # Errors
+    /// As [`Adoption::check_before_serving`].
+    pub fn judge_again(&self, index: &Index, resource: &Resource, now: UnixSeconds) -> Result<(), Broken> {
+        let Resource::Artifact(version, kind) = resource else {
+            return Ok(());
+        };
         let path = self.root.join(resource.path());
         match check_artifact(&path, version, *kind) {
             Ok(bytes) => {

@@ -18,6 +18,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::store::{Error, Store};
 
+/// The length of a zip's end record without a comment.
+const ZIP_END_BYTES: usize = 22;
+
 /// An open file of the tree: complete and judged.
 #[derive(Clone, Debug)]
 pub struct StoredFile {
@@ -55,6 +58,18 @@ impl StoredFile {
         match rustix::io::preadv2(&*self.file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
             Ok(read) if read == length => Some(Bytes::from(content)),
             Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Returns whether the file ends as a zip without a comment does, as far as that can be seen without waiting for the
+    /// device. A card that lost power may give back files whose end is missing or zero.
+    pub fn ends_like_a_zip(&self) -> bool {
+        let mut end = [0; ZIP_END_BYTES];
+        let Some(offset) = self.length.checked_sub(ZIP_END_BYTES as u64) else { return false };
+        let mut buffers = [io::IoSliceMut::new(&mut end)];
+        match rustix::io::preadv2(&*self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(_) => end.starts_with(b"PK\x05\x06"),
+            Err(_) => true,
         }
     }
 
