@@ -9,39 +9,19 @@ use std::path::{Path, PathBuf};
 /// Each module and those it may use, from the top of the drawing to its ground.
 ///
 /// `config` composes the lower modules' own configurations and is used by those at the top alone.
-const MAY_USE: [(&str, &[&str]); 19] = [
-    ("main", &["app", "cli", "config", "control", "logging", "progress"]),
-    (
-        "app",
-        &[
-            "cache",
-            "cli",
-            "clock",
-            "config",
-            "control",
-            "fill",
-            "housekeeping",
-            "logging",
-            "module",
-            "net",
-            "progress",
-            "server",
-            "shutdown",
-            "store",
-            "upstream",
-        ],
-    ),
-    ("cli", &["config", "control", "module", "store"]),
-    ("control", &["cache", "clock", "fill", "housekeeping", "shutdown", "store"]),
-    ("housekeeping", &["cache", "clock", "fill", "store"]),
-    ("config", &["cli", "module", "net"]),
-    ("server", &["cache", "clock", "fill", "module", "net", "resource", "shutdown", "store", "sumdb"]),
+const MAY_USE: [(&str, &[&str]); 18] = [
+    ("app", &ALL_BELOW_APP),
+    ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
+    ("progress", &["fill", "module"]),
+    ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),
+    ("server", &["cache", "clock", "fill", "module", "net", "resource", "shutdown", "store"]),
     ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),
     ("fill", &["clock", "module", "net", "resource", "shutdown", "store", "upstream"]),
     ("upstream", &["clock", "module", "net", "resource", "shutdown", "store"]),
     ("store", &["clock", "module", "resource", "shutdown", "sumdb"]),
     ("net", &["clock", "shutdown"]),
-    ("progress", &["fill", "module"]),
+    ("cli", &["config"]),
+    ("config", &["module", "net"]),
     ("logging", &[]),
     ("resource", &["module", "sumdb"]),
     ("sumdb", &["module"]),
@@ -50,7 +30,27 @@ const MAY_USE: [(&str, &[&str]); 19] = [
     ("clock", &[]),
 ];
 
-/// A file above this is two files, in lines.
+const ALL_BELOW_APP: [&str; 17] = [
+    "cache",
+    "cli",
+    "clock",
+    "config",
+    "control",
+    "fill",
+    "housekeeping",
+    "logging",
+    "module",
+    "net",
+    "progress",
+    "resource",
+    "server",
+    "shutdown",
+    "store",
+    "sumdb",
+    "upstream",
+];
+
+/// A file above this is two files, in lines; tests do not count.
 const FILE_LINES_MAX: usize = 500;
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -95,7 +95,7 @@ fn modules_use_what_stands_below_them() {
         let module = first.trim_end_matches(".rs");
         let is_test =
             below.file_stem().unwrap().to_str().unwrap().starts_with("tests") || below.ends_with("generate.rs");
-        if module == "lib" || is_test {
+        if module == "lib" || module == "main" || is_test {
             continue;
         }
         let text = std::fs::read_to_string(&file).unwrap();
@@ -135,7 +135,9 @@ fn files_begin_with_a_header_and_end_in_time() {
     for file in [rust_files(&root.join("src")), rust_files(&root.join("tests"))].concat() {
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("//!"), "{} has no header", file.display());
-        let lines = without_tests(&text).lines().count();
+        let is_test =
+            file.starts_with(root.join("src")) && file.file_stem().unwrap().to_str().unwrap().starts_with("tests");
+        let lines = if is_test { 0 } else { without_tests(&text).lines().count() };
         assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines", file.display());
     }
 }
