@@ -66,7 +66,8 @@ async fn show_lines(fills: &Fills) {
         let growing = fills.growing();
         for zip in &growing {
             if !announced.contains(&zip.version)
-                && let Some(length) = zip.length.filter(|length| *length > ANNOUNCED_BYTES_MIN)
+                && let Some(length) =
+                    zip.length.filter(|length| *length > ANNOUNCED_BYTES_MIN && zip.received < *length)
             {
                 log::info!("fetching {} bytes={length} upstream={}", zip.version, zip.upstream);
             }
