@@ -41,7 +41,7 @@ fn right_again(larder: &Larder, path: &str) -> Answer {
 
 /// Fifty clients asking at once for one zip cost one upstream request, and each gets the whole.
 #[test]
-fn fifty_clients_one_upstream_request() {
+fn invariant_4_fifty_clients_one_upstream_request() {
     let tree = made_tree();
     let upstream = Upstream::with(tree.path(), &["-bandwidth", "4000000"]);
     let larder = Start::on(&upstream).args(["-download-connections", "1"]).run();
@@ -99,7 +99,7 @@ fn readers_follow_a_growing_file() {
 
 /// The client that started a download can leave; the file is completed all the same.
 #[test]
-fn a_leaving_client_changes_nothing() {
+fn invariant_9_a_leaving_client_changes_nothing() {
     let tree = made_tree();
     let upstream = Upstream::with(tree.path(), &["-bandwidth", "3000000"]);
     let larder = Start::on(&upstream).args(["-download-connections", "1"]).run();
@@ -227,6 +227,35 @@ fn a_wrong_zip_is_refused() {
             upstream.faults(rule);
             assert_refused_then_right(&larder, &upstream, path, &truth, &format!("{path}: {why}"));
         }
+    }
+}
+
+/// Of a zip that is refused no client gets the last bytes, so none can take it for complete.
+#[test]
+fn invariant_5_the_end_of_a_zip_waits_for_its_verdict() {
+    let tree = made_tree();
+    let truth = tree.read(MADE_ZIP);
+    for connections in ["1", "4"] {
+        let upstream = Upstream::with(tree.path(), &["-bandwidth", "10000000"]);
+        upstream.faults(json!([{"kind": "zip", "flip_byte": -22}]));
+        let larder = Start::on(&upstream).args(["-download-connections", connections]).run();
+        let (mut response, mut got) = (larder.open(MADE_ZIP), Vec::new());
+        response.read_to_end(&mut got).unwrap_err();
+        assert!(got.len() + 1000 < truth.len(), "{connections}: {} of {} bytes", got.len(), truth.len());
+        assert!(got == truth[..got.len()] && !got.is_empty(), "{connections}");
+        assert!(!larder.has(MADE_ZIP));
+    }
+}
+
+/// A toolchain is a module like others, only larger.
+#[test]
+fn toolchains_are_modules() {
+    let tree = Tree::new().module("golang.org/toolchain", "v0.0.1-go1.99.0.linux-arm64", 3 << 20);
+    let upstream = Upstream::with(tree.path(), &[]);
+    let larder = Larder::start(&upstream);
+    for name in ["v0.0.1-go1.99.0.linux-arm64.zip", "v0.0.1-go1.99.0.linux-arm64.info", "list"] {
+        let path = format!("/golang.org/toolchain/@v/{name}");
+        assert!(larder.get(&path).expect(200).body == tree.read(&path), "{name}");
     }
 }
 
