@@ -176,6 +176,7 @@ fn parse_target(text: &str) -> Result<UpstreamTarget, String> {
         .map_err(|_| "not a URL: write https://host, http://host, file:///path or off".to_owned())?;
     match url.scheme() {
         "http" | "https" if url.fragment().is_some() => Err("the URL of an upstream has no fragment (#)".to_owned()),
+        "http" | "https" if url.query().is_some() => Err("the URL of an upstream has no query (?)".to_owned()),
         "http" | "https" => Ok(UpstreamTarget::Http(RedactedUrl::new(url))),
         "file" => url
             .to_file_path()
