@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Capture, Larder, SMALL_ZIP, Start, Tree, Upstream, fixture, json, temp_dir};
+use crate::harness::{BIG_ZIP, Capture, Larder, SMALL_ZIP, Start, Tree, Upstream, fixture, json, temp_dir};
 
 const MOD: &str = "/rsc.io/quote/@v/v1.5.2.mod";
 
@@ -209,6 +209,28 @@ fn invariant_10_credentials_follow_no_redirect_and_reach_no_log() {
         assert_eq!(followed.len(), 1, "{auth}");
         assert!(secret.iter().all(|secret| !followed[0].contains(secret)), "{auth}: {}", followed[0]);
         assert!(secret.iter().all(|secret| !larder.log().contains(secret)), "{auth}: a secret is in the log");
+    }
+}
+
+/// An upstream is asked over TLS with either version of HTTP, large zips over several connections too; one whose
+/// certificate nobody vouches for is out of reach.
+#[test]
+fn tls_upstreams_are_verified() {
+    let certificates = temp_dir();
+    let certs = certificates.path().to_str().unwrap();
+    for more in [&[][..], &["-http1"]] {
+        let flags = [&["-https", "127.0.0.1:0", "-certs", certs], more].concat();
+        let upstream = Upstream::with(&fixture(), &flags);
+        let (url, authority) = upstream.https.clone().unwrap();
+        let larder = Start::upstream(&url).env("SSL_CERT_FILE", &authority).run();
+        for path in [MOD, SMALL_ZIP, BIG_ZIP, "/rsc.io/quote/@latest"] {
+            let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
+            assert!(larder.get(path).expect(200).body == truth, "{path} {more:?}");
+        }
+        assert!(upstream.log_of(BIG_ZIP).len() > 1, "{more:?}");
+        let stranger = Start::upstream(&url).args(["-retry-attempts", "1"]).run();
+        assert!(stranger.get(MOD).status >= 400, "{more:?}: served over a connection nobody vouches for");
+        assert!(!stranger.has(MOD) && stranger.log().contains("certificate"), "{more:?}: {}", stranger.log());
     }
 }
 
