@@ -43,7 +43,7 @@ impl Cache {
         if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
             return self.publish_stored(resource, head, stored, "", false).await;
         }
-        let entry = self.index.mutable(resource);
+        let entry = self.remembered_of(resource).await.ok().and_then(|(entry, _)| entry);
         // Somebody else's fill may have ended between this request's look at the index and its turn here.
         if let (Some(stored), Some(entry)) = (&stored, &entry)
             && self.is_fresh(entry.fetched)

@@ -19,7 +19,7 @@ use crate::fill::small::SmallFiles;
 use crate::fill::{FillReader, Fills, Head};
 use crate::resource::{ArtifactKind, Resource};
 use crate::store::adopt::Adoption;
-use crate::store::index::{Index, NegativeAnswer};
+use crate::store::index::{Index, MutableEntry, NegativeAnswer};
 use crate::store::{self, Store, StoredFile};
 use crate::upstream::{Failure, UpstreamList};
 
@@ -148,8 +148,7 @@ impl Cache {
             self.note_reader(resource, &content);
             return Ok(Reply { content, status: CacheStatus::hit() });
         }
-        self.index_is_open().await;
-        let negative = self.index.negative(resource);
+        let (_, negative) = self.remembered_of(resource).await?;
         if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
             return Err(remembered(negative));
         }
@@ -223,6 +222,18 @@ impl Cache {
         let mut follower = follower.ok_or(Error::Busy)?;
         let head = follower.head().await.map_err(|failure| Error::Upstream { resource: resource.clone(), failure })?;
         Ok((head, follower.is_collapsed))
+    }
+
+    /// Returns what the index knows of an answer that may change, and of one that there is no such thing. Reading it may
+    /// wait for the device.
+    async fn remembered_of(
+        &self,
+        resource: &Resource,
+    ) -> Result<(Option<MutableEntry>, Option<NegativeAnswer>), Error> {
+        self.index_is_open().await;
+        let (index, resource) = (Arc::clone(&self.index), resource.clone());
+        let read = store::blocking(move || Ok((index.mutable(&resource), index.negative(&resource))));
+        Ok(read.await?)
     }
 
     /// Waits, in the first moments of a run, until the index can say what is remembered.

@@ -16,13 +16,12 @@ impl Cache {
     /// Answers a request for something that changes.
     pub(super) async fn mutable(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
         let stored = self.store.open(resource).await?;
-        self.index_is_open().await;
+        let (entry, negative) = self.remembered_of(resource).await?;
         // A file without an entry was not put there by us: it counts as old.
-        let entry = self.index.mutable(resource).unwrap_or_default();
+        let entry = entry.unwrap_or_default();
         if let Some(stored) = stored.clone().filter(|_| self.is_fresh(entry.fetched)) {
             return Ok(self.stored_reply(stored, &entry));
         }
-        let negative = self.index.negative(resource);
         if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
             return Err(remembered(negative));
         }

@@ -59,10 +59,9 @@ pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
                 .map(|_| ())
                 .map_err(|_| format!("the answer names no version: {}", printable(&version)))
         }
-        Resource::Artifact(_, ArtifactKind::Mod)
-        | Resource::List(_)
-        | Resource::SumdbLatest(_)
-        | Resource::SumdbLookup(..) => check_text(body),
+        Resource::Artifact(_, ArtifactKind::Mod) => check_mod(body),
+        Resource::SumdbLookup(..) => check_lookup(body),
+        Resource::List(_) | Resource::SumdbLatest(_) => check_text(body),
         Resource::SumdbTile(_, tile) => match tile.bytes() {
             Some(expected) if expected != body.len() as u64 => {
                 Err(format!("the tile has {} bytes instead of {expected}", body.len()))
@@ -93,16 +92,68 @@ pub fn info_version(body: &[u8]) -> Result<String, String> {
 
 /// A captive portal answers everything with a page: nothing the protocol sends as text begins like one.
 fn check_text(body: &[u8]) -> Result<(), String> {
-    if std::str::from_utf8(body).is_err() {
-        return Err("the answer is not UTF-8 text".to_owned());
-    }
     match body.trim_ascii_start().first() {
         Some(b'<') => Err("the answer is a web page".to_owned()),
         Some(_) | None => Ok(()),
     }
 }
 
+/// Every go.mod file has a module directive; what a portal or a broken connection sends instead has none.
+fn check_mod(body: &[u8]) -> Result<(), String> {
+    let has_directive = body.split(|byte| *byte == b'\n').any(|line| {
+        let rest = line.trim_ascii_start().strip_prefix(b"module");
+        rest.and_then(<[u8]>::first).is_some_and(|next| b" \t\"`(".contains(next))
+    });
+    if has_directive { Ok(()) } else { Err("the .mod has no module directive".to_owned()) }
+}
+
+/// A lookup is a record's number, the record, a blank line and a signed tree head, whose last line is a signature.
+fn check_lookup(body: &[u8]) -> Result<(), String> {
+    let has_form = || {
+        let (number, rest) = std::str::from_utf8(body).ok()?.split_once('\n')?;
+        number.parse::<u64>().ok()?;
+        let signature = rest.strip_suffix('\n')?.rsplit_once("\n\n")?.1;
+        signature.lines().last()?.strip_prefix("\u{2014} ")
+    };
+    has_form().map(drop).ok_or_else(|| "the lookup is no record with a signed tree head".to_owned())
+}
+
 /// Shortens foreign text and drops what a terminal would act on.
 fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(path: &str, body: &str) -> Result<(), String> {
+        check_small(&Resource::parse(path).unwrap(), body.as_bytes())
+    }
+
+    /// What has the form of its kind passes; a page, an empty answer or one that was cut does not.
+    #[test]
+    fn forms() {
+        let lookup = "942\nrsc.io/quote v1.5.2 h1:a=\n\ngo.sum database tree\n1\nAA=\n\n\u{2014} name AAAA\n";
+        for (path, good) in [
+            ("rsc.io/quote/@v/v1.5.2.info", r#"{"Version":"v1.5.2","More":1}"#),
+            ("rsc.io/quote/@v/main.info", r#"{"Version":"v0.0.0-20180214005840-23179ee8a569"}"#),
+            ("rsc.io/quote/@v/v1.5.2.mod", "// a word first\n\nmodule \"rsc.io/quote\"\n"),
+            ("rsc.io/quote/@v/list", ""),
+            ("sumdb/sum.example/lookup/rsc.io/quote@v1.5.2", lookup),
+        ] {
+            assert_eq!(verdict(path, good), Ok(()), "{path}");
+        }
+        for (path, bad) in [
+            ("rsc.io/quote/@v/v1.5.2.info", r#"{"Version":"v1.5.1"}"#),
+            ("rsc.io/quote/@v/main.info", r#"{"Version":"main"}"#),
+            ("rsc.io/quote/@v/v1.5.2.mod", ""),
+            ("rsc.io/quote/@v/v1.5.2.mod", "please log in to this network\n"),
+            ("rsc.io/quote/@v/list", "<html>"),
+            ("sumdb/sum.example/lookup/rsc.io/quote@v1.5.2", &lookup[..lookup.len() - 1]),
+            ("sumdb/sum.example/lookup/rsc.io/quote@v1.5.2", "please log in to this network\n"),
+        ] {
+            assert!(verdict(path, bad).is_err(), "{path}: {bad}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::fill::download::{Downloaded, Downloader};
@@ -32,6 +33,8 @@ use crate::upstream::{Answer, Ask, Failure, Upstream};
 const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
 /// One attempt may take so long in all; a download that has come forward goes on with the next one.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Writes of one download at a time; more than it has connections.
+const WRITES_MAX: u32 = 1024;
 /// What one stream holds in memory before it writes, in bytes; also the room made for it at once.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
@@ -52,6 +55,8 @@ pub(super) struct Transfer<'a> {
     partial: Partial,
     segments: Mutex<Segments>,
     publisher: Publisher,
+    /// Held by each write until it has ended, also when nobody waits for it any more.
+    writes: Arc<Semaphore>,
     /// Whether an upstream has sent something else than what readers were shown.
     differs: AtomicBool,
     head: &'a HeadWriter,
@@ -83,6 +88,7 @@ impl<'a> Transfer<'a> {
             segments: Mutex::new(segments),
             partial,
             publisher: Publisher::new(),
+            writes: Arc::new(Semaphore::new(usize::try_from(WRITES_MAX).unwrap_or_default())),
             differs: AtomicBool::new(false),
             head,
             length: 0,
@@ -111,7 +117,9 @@ impl<'a> Transfer<'a> {
                     error: egress::Error::TooSlow(ATTEMPT_TIMEOUT),
                 },
             };
-            // Streams that were dropped with the attempt have not given their segments back.
+            // Streams that were dropped with the attempt have not given their segments back, and what they were writing must
+            // have reached the file before anything else is written there.
+            let _ = self.writes.acquire_many(WRITES_MAX).await;
             self.lock().release_all();
             let done_bytes = self.lock().done_bytes();
             if done_bytes > self.done_bytes_max {
@@ -348,7 +356,9 @@ impl<'a> Transfer<'a> {
         let seen =
             usize::try_from(self.publisher.shown_bytes().saturating_sub(pos)).unwrap_or(usize::MAX).min(buffer.len());
         let own = writer.clone();
+        let writing = Arc::clone(&self.writes).acquire_owned().await.map_err(|_| Failure::Stopped)?;
         let (is_same, buffer) = store::blocking(move || {
+            let _writing = writing;
             let (again, new) = buffer.split_at(seen);
             let is_same = again.is_empty() || own.is_same_at(again, pos)?;
             if is_same {

@@ -273,9 +273,13 @@ impl Egress {
         credentials: Option<&Credentials>,
     ) -> Result<Response, Error> {
         let mut at = url.clone();
-        for _ in 0..=REDIRECTS_MAX {
+        for hop in 0..=REDIRECTS_MAX {
             let credentials = credentials.filter(|_| at.origin() == url.origin());
-            let response = self.get_once(&at, headers, credentials).await?;
+            let response = self.get_once(&at, headers, credentials).await.map_err(|err| match hop {
+                0 => err,
+                // The upstream itself can be reached: where it sent us is not its own state.
+                _ => Error::Redirect(format!("to {}: {err}", at.host_str().unwrap_or_default())),
+            })?;
             if !is_redirect(response.status) {
                 return Ok(response);
             }
@@ -332,7 +336,7 @@ impl Egress {
         let limit = config.connect_timeout + config.header_timeout;
         let answer = timeout(limit, self.client.request(request))
             .await
-            .map_err(|_| Error::HeaderTimeout(config.header_timeout))?
+            .map_err(|_| Error::HeaderTimeout(limit))?
             .map_err(|err| classify(&err))?;
         let (head, incoming) = answer.into_parts();
         let body = ResponseBody { incoming, stall_timeout: config.stall_timeout };

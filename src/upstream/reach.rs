@@ -23,6 +23,8 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Reach {
     is_down: AtomicBool,
+    /// Whether a task is probing.
+    is_probed: AtomicBool,
     /// Held by the one who looks into a silence.
     looking: tokio::sync::Mutex<()>,
     reason: Mutex<String>,
@@ -39,12 +41,12 @@ impl Reach {
 
     /// Marks the upstream as reachable; returns whether that is news.
     fn up(&self) -> bool {
-        self.is_down.swap(false, Ordering::Relaxed)
+        self.is_down.swap(false, Ordering::SeqCst)
     }
 
     fn down(&self, reason: &str) -> bool {
         reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
-        !self.is_down.swap(true, Ordering::Relaxed)
+        !self.is_down.swap(true, Ordering::SeqCst)
     }
 }
 
@@ -95,6 +97,9 @@ impl UpstreamList {
             return;
         }
         log::warn!("upstream is out of reach, serving what is stored upstream={} reason={error}", upstream.name);
+        if upstream.reach.is_probed.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let (list, upstream) = (Arc::clone(self), Arc::clone(upstream));
         self.tasks.spawn("probe", async move {
             let token = list.tasks.token().clone();
@@ -108,8 +113,14 @@ impl UpstreamList {
     async fn probe_until_reached(&self, upstream: &Upstream) {
         let Source::Http { base, .. } = &upstream.source else { return };
         let mut pause = FIRST_PROBE_AFTER;
-        // Somebody's request may have got through meanwhile.
-        while upstream.reach.is_down() {
+        loop {
+            // Somebody's request may have got through meanwhile, and another one found it down again.
+            if !upstream.reach.is_down() {
+                upstream.reach.is_probed.store(false, Ordering::SeqCst);
+                if !upstream.reach.is_down() || upstream.reach.is_probed.swap(true, Ordering::SeqCst) {
+                    return;
+                }
+            }
             sleep(pause).await;
             if self.egress.probe(base, PROBE_TIMEOUT).await.is_ok() {
                 upstream.note_answer();

@@ -86,6 +86,8 @@ pub struct Index {
     upstreams: Mutex<Vec<String>>,
     scan_reason: Mutex<Option<ScanReason>>,
     is_damaged: AtomicBool,
+    /// The database could not be opened, for a reason that may pass.
+    is_unusable: AtomicBool,
     /// A scan has been asked for and has not got to its end yet.
     is_incomplete: AtomicBool,
     generation: AtomicU32,
@@ -119,13 +121,15 @@ impl Index {
             upstreams: Mutex::default(),
             scan_reason: Mutex::default(),
             is_damaged: AtomicBool::new(false),
+            is_unusable: AtomicBool::new(false),
             is_incomplete: AtomicBool::new(false),
             generation: AtomicU32::new(0),
         }
     }
 
     /// Opens the database; for the blocking pool, once. Afterwards [`super::adopt::is_scan_due`] tells whether the tree
-    /// has to be scanned. If the database cannot be used at all, Larder goes on without one, which is logged.
+    /// has to be scanned. If the
+    /// database cannot be used, Larder goes on without one, which is logged, and tries again at [`Index::maintain`].
     pub fn open(&self) {
         let opened = match Database::open(&self.folder) {
             Err(OpenError::Damaged(text)) => self.start_anew(text),
@@ -151,13 +155,17 @@ impl Index {
             },
             Err(err) => {
                 let text = err.text();
-                log::warn!("the index cannot be used, usage times are not kept: {text}");
-                (State::Closed, None)
+                if !self.is_unusable.swap(true, Ordering::Relaxed) {
+                    log::warn!("the index cannot be used, usage times are not kept for now: {text}");
+                }
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::Closed;
+                return;
             }
         };
         if let Some(reason) = reason {
             self.wish_for_scan(reason);
         }
+        self.is_unusable.store(false, Ordering::Relaxed);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
@@ -195,6 +203,10 @@ impl Index {
 
     /// Writes what has changed; for the blocking pool, every 30 seconds. Makes a damaged database anew.
     pub fn maintain(&self) {
+        if self.is_unusable.load(Ordering::Relaxed) {
+            // A disk that was full or read-only at the start may have got better.
+            self.open();
+        }
         if self.is_damaged.swap(false, Ordering::Relaxed) {
             let before =
                 std::mem::replace(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner), State::Opening);
