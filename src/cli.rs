@@ -52,9 +52,9 @@ pub struct Invocation {
 /// Why nothing is to be done: the text to print, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Help or version was asked for: print to stdout and exit 0.
+    /// Help or version was asked for: whole lines, to print to stdout.
     Answer(String),
-    /// The command line is wrong: print to stderr and exit 64.
+    /// The command line is wrong: one line without its end, to print to stderr.
     Mistake(String),
 }
 
