@@ -47,7 +47,7 @@ fn assert_serves_others(larder: &Larder) {
 /// Two hundred clients that ask for a large zip and never read cost neither the others' service nor memory, and the
 /// download they began is completed.
 #[test]
-fn clients_that_never_read() {
+fn invariant_11_clients_that_never_read() {
     let tree = large_tree();
     let upstream = Upstream::with(tree.path(), &[]);
     let larder = Larder::start(&upstream);
@@ -191,7 +191,7 @@ fn one_machine_locks_nobody_out() {
 
 /// All connections together are bounded by `-max-connections`: the files of the process are, too, and it recovers.
 #[test]
-fn connections_are_bounded_in_all() {
+fn invariant_7_connections_are_bounded_in_all() {
     let upstream = Upstream::start();
     let larder = Start::on(&upstream).args(["-max-connections", "50"]).run();
     larder.get(SMALL_ZIP).expect(200);
@@ -263,7 +263,7 @@ fn a_stop_ends_within_its_limit() {
     stuck.write_all(&request(LARGE_ZIP)).unwrap();
     stuck.read_exact(&mut [0; 100]).unwrap();
     let began = Instant::now();
-    larder.signal_term();
+    larder.signal_int();
     assert!(larder.wait().success());
     assert!(began.elapsed() < Duration::from_secs(12), "it took {:?}", began.elapsed());
 }

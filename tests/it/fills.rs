@@ -41,7 +41,7 @@ fn right_again(larder: &Larder, path: &str) -> Answer {
 
 /// Fifty clients asking at once for one zip cost one upstream request, and each gets the whole.
 #[test]
-fn fifty_clients_one_upstream_request() {
+fn invariant_4_fifty_clients_one_upstream_request() {
     let tree = made_tree();
     let upstream = Upstream::with(tree.path(), &["-bandwidth", "4000000"]);
     let larder = Start::on(&upstream).args(["-download-connections", "1"]).run();
@@ -99,7 +99,7 @@ fn readers_follow_a_growing_file() {
 
 /// The client that started a download can leave; the file is completed all the same.
 #[test]
-fn a_leaving_client_changes_nothing() {
+fn invariant_9_a_leaving_client_changes_nothing() {
     let tree = made_tree();
     let upstream = Upstream::with(tree.path(), &["-bandwidth", "3000000"]);
     let larder = Start::on(&upstream).args(["-download-connections", "1"]).run();
@@ -201,7 +201,7 @@ fn info_must_be_of_its_version() {
 /// A zip that is a web page, cut, longer, another module's or without its directory is refused and not stored,
 /// however its length is announced.
 #[test]
-fn a_wrong_zip_is_refused() {
+fn invariant_5_a_wrong_zip_is_refused() {
     let upstream = Upstream::start();
     for path in [SMALL_ZIP, BIG_ZIP] {
         let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
@@ -272,7 +272,7 @@ fn foreign_names_in_a_zip_are_refused() {
 
 /// A go.mod file above 16 MiB is refused; a list that never ends is, too, with bounded memory.
 #[test]
-fn small_files_have_limits() {
+fn invariant_7_small_files_have_limits() {
     let tree = made_tree();
     tree.put("/example.com/made/@v/v1.1.0.mod", &vec![b'\n'; (16 << 20) + 1]);
     tree.put("/example.com/huge/@v/list", &b"v1.0.0\n".repeat(10 << 20));

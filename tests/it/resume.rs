@@ -253,7 +253,7 @@ fn a_killed_download_without_validator_starts_over() {
 /// Killed at many moments while many files of all kinds are fetched, Larder never has a wrong file under a final name,
 /// and ends with all of them.
 #[test]
-fn kills_among_many_files_leave_only_right_ones() {
+fn invariant_2_kills_among_many_files_leave_only_right_ones() {
     let upstream = Upstream::with(&fixture(), &["-bandwidth", "40000000"]);
     let folder = temp_dir();
     let paths: Vec<_> = files_below(&fixture())
@@ -339,7 +339,7 @@ fn damaged_partials_are_survived() {
 
 /// A download interrupted by an orderly stop is resumed as well.
 #[test]
-fn a_stopped_download_is_resumed() {
+fn invariant_9_a_stopped_download_is_resumed() {
     let tree = made_tree();
     let truth = tree.read(MADE_ZIP);
     assert!(truth == module_zip("example.com/made", "v1.0.0", MADE_BYTES));

@@ -28,7 +28,7 @@ fn fill(larder: &Larder) {
 /// A damaged, emptied, foreign or missing index loses no module: everything stored is served without the upstream,
 /// and the pins are kept.
 #[test]
-fn a_damaged_index_loses_nothing() {
+fn invariant_3_a_damaged_index_loses_nothing() {
     type Harm = fn(&Path);
     fn each(folder: &Path, harm: fn(&mut Vec<u8>)) {
         for (path, mut content) in files_below(folder) {
