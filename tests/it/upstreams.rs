@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Capture, Larder, SMALL_ZIP, Start, Tree, Upstream, fixture, json, temp_dir};
+use crate::harness::{BIG_ZIP, Capture, Larder, SMALL_ZIP, Start, Tree, Upstream, fixture, json, temp_dir};
 
 const MOD: &str = "/rsc.io/quote/@v/v1.5.2.mod";
 
@@ -145,6 +145,31 @@ fn redirects_are_followed_and_loops_end() {
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(first.requests() <= 30, "{} requests in a redirect loop", first.requests());
     assert!(!larder.has(MOD));
+}
+
+/// An https upstream is asked over HTTP/2 or 1.1 where its certificate is trusted, and not at all where it is not; from
+/// https a redirect to plain http is not followed.
+#[test]
+fn https_upstreams_must_be_trusted() {
+    for protocol in ["-http1=false", "-http1"] {
+        let folder = temp_dir();
+        let flags = ["-https", "127.0.0.1:0", "-certs", folder.path().to_str().unwrap(), protocol];
+        let upstream = Upstream::with(&fixture(), &flags);
+        let (url, certificate) = upstream.https();
+        let stranger = Start::upstream(&url).args(["-retry-attempts", "1"]).run();
+        assert!(stranger.get(MOD).status >= 400);
+        assert!(stranger.log().contains("certificate"), "{}", stranger.log());
+        assert_eq!(upstream.requests(), 0, "asked over a connection that is not trusted");
+        let trusting = Start::upstream(&url).env("SSL_CERT_FILE", &certificate).args(["-retry-attempts", "1"]);
+        let larder = trusting.run();
+        for path in [SMALL_ZIP, BIG_ZIP] {
+            let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
+            assert!(larder.get(path).expect(200).body == truth, "{protocol}: {path}");
+        }
+        upstream.faults(json!([{"kind": "mod", "redirect": format!("{}{MOD}", upstream.url)}]));
+        assert!(larder.get(MOD).expect(502).text().contains("from https to http"));
+        assert_eq!(upstream.log_of(MOD).len(), 1, "{protocol}");
+    }
 }
 
 /// Writes a configuration with one private upstream for `private.example.com` and starts Larder with it.

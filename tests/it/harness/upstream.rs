@@ -102,6 +102,13 @@ impl Upstream {
         self.url = line["http"].as_str().unwrap().to_owned();
     }
 
+    /// Returns its HTTPS address and the file with the certificate to trust; for one started with `-https`.
+    pub(crate) fn https(&self) -> (String, String) {
+        let line: Value = serde_json::from_slice(&std::fs::read(self.folder.path().join("ready")).unwrap()).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        (text("https"), text("ca"))
+    }
+
     /// Returns the address it listens on.
     pub(crate) fn address(&self) -> &str {
         self.url.strip_prefix("http://").unwrap()
