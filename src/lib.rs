@@ -22,7 +22,7 @@
 //! | [`app`] | how all of it is put together, and the order in which it stops |
 //! | [`clock`], [`shutdown`], [`logging`] | the ground: time, tasks, lines |
 //!
-//! A module uses what stands below it in the drawing of `ARCHITECTURE.md`; `tests/tidy.rs` holds every edge. What no
+//! A module uses what stands below it in the drawing of `ARCHITECTURE.md`; `tests/it/tidy.rs` holds every edge. What no
 //! module may do (read the clock, write a file, spawn a task outside of its place) is in `clippy.toml`.
 
 pub mod resource;

@@ -232,8 +232,8 @@ fn block_range(index: usize, length: u64) -> (u64, u64) {
     (start.min(length), (start + BLOCK_BYTES).min(length))
 }
 
-/// Returns the names in the folder of temporary files that are of no use to a new run: unfinished small files, a
-/// journal without its bytes or bytes without their journal, and partial downloads beyond the newest 64.
+/// Returns the names in the folder of temporary files that are of no use to a new run: unfinished small files, a journal without its
+/// bytes or bytes without their journal, and partial downloads beyond the newest 64.
 pub(super) fn leftovers(folder: &Path, names: &[String]) -> Vec<String> {
     let mut pairs = Vec::new();
     let mut useless = Vec::new();

@@ -28,10 +28,14 @@ fn request(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: larder\r\n\r\n").into_bytes()
 }
 
-fn resident_kb(larder: &Larder) -> u64 {
+fn memory_kb(larder: &Larder, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", larder.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+fn resident_kb(larder: &Larder) -> u64 {
+    memory_kb(larder, "VmRSS")
 }
 
 /// Asserts that a machine that has not appeared before is served at once.
@@ -65,6 +69,28 @@ fn invariant_11_clients_that_never_read() {
     assert!(resident_kb(&larder) < RESIDENT_KB_MAX, "{} kB", resident_kb(&larder));
     drop(slow);
     assert_serves_others(&larder);
+}
+
+/// Thirty clients that follow the download of a large zip cost no more memory than thirty that follow a small one.
+#[test]
+fn invariant_11_memory_does_not_grow_with_the_zip() {
+    let tree = large_tree().module("example.com/small", "v1.0.0", 3 << 20);
+    let upstream = Upstream::with(tree.path(), &["-bandwidth", "60000000"]);
+    let peaks_kb = ["/example.com/small/@v/v1.0.0.zip", LARGE_ZIP].map(|path| {
+        let larder = Larder::start(&upstream);
+        let length = tree.read(path).len();
+        std::thread::scope(|scope| {
+            for _ in 0..30 {
+                scope.spawn(|| {
+                    let mut response = larder.open(path);
+                    let read = std::io::copy(&mut response, &mut std::io::sink()).unwrap();
+                    assert_eq!(read, length as u64);
+                });
+            }
+        });
+        memory_kb(&larder, "VmHWM")
+    });
+    assert!(peaks_kb[1] < peaks_kb[0] + 15_000, "{} kB for 3 MB, {} kB for 40 MB", peaks_kb[0], peaks_kb[1]);
 }
 
 /// Five hundred clients that connect and say nothing lock nobody out, and are dropped by a time limit.

@@ -230,6 +230,35 @@ fn invariant_5_a_wrong_zip_is_refused() {
     }
 }
 
+/// Of a zip that is refused no client gets the last bytes, so none can take it for complete.
+#[test]
+fn invariant_5_the_end_of_a_zip_waits_for_its_verdict() {
+    let tree = made_tree();
+    let truth = tree.read(MADE_ZIP);
+    for connections in ["1", "4"] {
+        let upstream = Upstream::with(tree.path(), &["-bandwidth", "10000000"]);
+        upstream.faults(json!([{"kind": "zip", "flip_byte": -22}]));
+        let larder = Start::on(&upstream).args(["-download-connections", connections]).run();
+        let (mut response, mut got) = (larder.open(MADE_ZIP), Vec::new());
+        response.read_to_end(&mut got).unwrap_err();
+        assert!(got.len() + 1000 < truth.len(), "{connections}: {} of {} bytes", got.len(), truth.len());
+        assert!(got == truth[..got.len()] && !got.is_empty(), "{connections}");
+        assert!(!larder.has(MADE_ZIP));
+    }
+}
+
+/// A toolchain is a module like others, only larger.
+#[test]
+fn toolchains_are_modules() {
+    let tree = Tree::new().module("golang.org/toolchain", "v0.0.1-go1.99.0.linux-arm64", 3 << 20);
+    let upstream = Upstream::with(tree.path(), &[]);
+    let larder = Larder::start(&upstream);
+    for name in ["v0.0.1-go1.99.0.linux-arm64.zip", "v0.0.1-go1.99.0.linux-arm64.info", "list"] {
+        let path = format!("/golang.org/toolchain/@v/{name}");
+        assert!(larder.get(&path).expect(200).body == tree.read(&path), "{name}");
+    }
+}
+
 /// A zip without an announced length is taken when it is right.
 #[test]
 fn a_zip_of_unknown_length_is_taken() {

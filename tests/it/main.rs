@@ -27,4 +27,6 @@ mod startup;
 #[cfg(test)]
 mod store;
 #[cfg(test)]
+mod tidy;
+#[cfg(test)]
 mod upstreams;

@@ -114,7 +114,7 @@ fn unknown_prefixes_are_not_found() {
 
 /// A version that is known to exist and not stored is 504, with a text that says why: `go` must not take it for gone.
 #[test]
-fn known_versions_that_are_not_stored_are_said_to_be() {
+fn invariant_6_known_versions_that_are_not_stored_are_not_404() {
     let tree = three_versions();
     let mut upstream = Upstream::with(tree.path(), &[]);
     let larder = forgetful(&upstream);

@@ -253,7 +253,7 @@ fn a_killed_download_without_validator_starts_over() {
 /// Killed at many moments while many files of all kinds are fetched, Larder never has a wrong file under a final name,
 /// and ends with all of them.
 #[test]
-fn invariant_2_kills_among_many_files_leave_only_right_ones() {
+fn invariant_2_kills_at_any_moment_leave_only_right_files() {
     let upstream = Upstream::with(&fixture(), &["-bandwidth", "40000000"]);
     let folder = temp_dir();
     let paths: Vec<_> = files_below(&fixture())

@@ -216,7 +216,7 @@ fn private_upstreams_are_exclusive() {
 
 /// Credentials of any kind stay with the host they are for: a redirect to another one gets none.
 #[test]
-fn invariant_10_credentials_do_not_follow_a_redirect() {
+fn invariant_10_credentials_follow_no_redirect_and_reach_no_log() {
     let public = Upstream::start();
     let header = "{type: header, name: \"X-Private-Token\", value: \"hunter2-secret\"}";
     for auth in [BASIC, "{type: bearer, value: \"hunter2-secret\"}", header] {
