@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::fill::Fills;
 use crate::store::gc::{self, Limits, Mode, Removal, Report, Run};
 use crate::store::index::Index;
+use crate::store::partial;
 use crate::store::pins::{PinError, Pins};
 
 /// A run that comes right after the start waits so long for the index to be complete.
@@ -108,6 +109,11 @@ impl Housekeeper {
     fn run_alone(&self, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> Result<Report, Error> {
         self.wait_for_index()?;
         let pins = self.pins()?;
+        // Downloads that broke off and that nobody has taken up again go before anything that is complete.
+        if mode == Mode::Remove && self.is_room_missing() {
+            let freed = partial::prune(&self.root.join(".larder/tmp"), 0)?;
+            log::debug!("unfinished downloads removed bytes={freed}");
+        }
         // What has come in during the last moments counts too.
         self.index.maintain();
         let run = Run {

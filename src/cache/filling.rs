@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::cache::{Cache, negative_of};
-use crate::fill::small::Fetched;
+use crate::fill::small::{Fetched, Known};
 use crate::fill::{FillState, Growing, Head, HeadWriter, Whole, judge};
 use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Mutability, Resource};
 use crate::store::index::MutableEntry;
 use crate::store::{self, StoredFile};
-use crate::upstream::{Ask, Failure};
+use crate::upstream::Failure;
 
 impl Cache {
     /// Downloads a zip and stores it.
@@ -31,6 +31,7 @@ impl Cache {
         match self.downloader.download(module, head).await {
             Ok(done) => {
                 self.note_artifact(module, ArtifactKind::Zip, &done.stored, &done.upstream);
+                self.index.forget_negative(resource);
                 let ms = self.clock.steady().duration_since(started).as_millis();
                 log::info!("stored {resource} bytes={} ms={ms} upstream={}", done.stored.length, done.upstream);
             }
@@ -52,15 +53,13 @@ impl Cache {
         {
             return self.publish_stored(resource, head, stored.clone(), "", true).await;
         }
-        let ask = match (&stored, entry) {
-            (Some(_), Some(entry)) => {
-                Ask { if_none_match: entry.etag, if_modified_since: entry.last_modified, ..Ask::default() }
-            }
-            (Some(_) | None, _) => Ask::default(),
-        };
+        let known = entry.filter(|_| stored.is_some()).and_then(|entry| {
+            let upstream = self.index.upstream_name(entry.upstream?)?;
+            Some(Known { upstream, etag: entry.etag, last_modified: entry.last_modified })
+        });
         let started = self.clock.steady();
         let fetched = tokio::select! {
-            fetched = self.small_files.fetch(resource, &ask) => fetched,
+            fetched = self.small_files.fetch(resource, known.as_ref()) => fetched,
             () = self.fills.stopped() => Err(Failure::Stopped),
         };
         let fetched = match fetched {

@@ -166,9 +166,11 @@ impl Cache {
                 self.note_reader(resource, &content);
                 Ok(Reply { content, status })
             }
-            Err(Error::Upstream { failure, .. }) if failure.is_unreachable() => {
-                Err(self.absent_offline(resource, negative.as_ref(), failure.to_string()).await)
-            }
+            // One upstream's silence is not the end of the network: only when none can be reached are we offline.
+            Err(Error::Upstream { failure, .. }) if failure.is_unreachable() => match self.offline_reason(resource) {
+                Some(reason) => Err(self.absent_offline(resource, negative.as_ref(), reason).await),
+                None => Err(Error::Upstream { resource: resource.clone(), failure }),
+            },
             Err(error) => Err(error),
         }
     }

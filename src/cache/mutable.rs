@@ -51,8 +51,10 @@ impl Cache {
         if self.config.network_mode == NetworkMode::Strict {
             return Err(Error::Upstream { resource: resource.clone(), failure });
         }
-        if failure.is_unreachable() {
-            return self.mutable_offline(resource, stored, &entry, negative.as_ref(), failure.to_string()).await;
+        if failure.is_unreachable()
+            && let Some(reason) = self.offline_reason(resource)
+        {
+            return self.mutable_offline(resource, stored, &entry, negative.as_ref(), reason).await;
         }
         match stored {
             // The upstream is there but does not give a usable answer: what it said last is the best there is.

@@ -176,6 +176,7 @@ fn parse_target(text: &str) -> Result<UpstreamTarget, String> {
         .map_err(|_| "not a URL: write https://host, http://host, file:///path or off".to_owned())?;
     match url.scheme() {
         "http" | "https" if url.fragment().is_some() => Err("the URL of an upstream has no fragment (#)".to_owned()),
+        "http" | "https" if url.query().is_some() => Err("the URL of an upstream has no query (?)".to_owned()),
         "http" | "https" => Ok(UpstreamTarget::Http(RedactedUrl::new(url))),
         "file" => url
             .to_file_path()
@@ -330,7 +331,8 @@ mod tests {
             (",,https://a.example,", "https://a.example"),
             ("off", "off"),
             ("https://user:pa,ss@a.example", ""),
-            ("https://user:pass@a.example/go?key=1", "https://***@a.example/go?***"),
+            ("https://user:pass@a.example/go", "https://***@a.example/go"),
+            ("https://a.example/go?key=1", ""),
         ];
         for (text, printed) in cases {
             let (list, report) = list(text);

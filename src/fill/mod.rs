@@ -23,6 +23,7 @@ use crate::upstream::Failure;
 
 pub mod download;
 pub mod judge;
+mod publisher;
 pub mod reader;
 mod segments;
 pub mod small;

@@ -93,6 +93,13 @@ impl Segments {
         }
     }
 
+    /// Gives every segment back.
+    pub(super) fn release_all(&mut self) {
+        for segment in &mut self.segments {
+            segment.is_claimed = false;
+        }
+    }
+
     /// Lets the owner of a segment that is done go on into the next one, if nobody has begun it.
     pub(super) fn extend(&mut self, start: u64) -> bool {
         let Some(index) = self.segments.iter().position(|s| s.start == start) else { return false };

@@ -3,19 +3,22 @@
 //! Called by `cache`; walks the upstreams with their retries until one gives a body that can be right.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::fill::judge;
+use crate::net::egress::Error;
 use crate::resource::Resource;
 use crate::upstream::answer::Part;
 use crate::upstream::{Answer, Ask, Failure, Upstream, UpstreamList};
 
-/// Small files on their way in at a time.
-const IN_FLIGHT_MAX: usize = 128;
 /// Bodies of unknown or unusual size on their way in at a time; with their limit of 16 MiB this bounds the memory.
 const LARGE_IN_FLIGHT_MAX: usize = 4;
+/// One attempt may take so long in all; what trickles for longer would hold a place that others need.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
 /// What counts as a usual size, in bytes.
 const USUAL_BYTES_MAX: u64 = 256 * 1024;
 
@@ -32,21 +35,27 @@ pub struct Fetched {
     pub last_modified: Option<String>,
 }
 
+/// What is stored of a resource, for a revalidation.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Who sent it.
+    pub upstream: String,
+    /// Its `ETag`.
+    pub etag: Option<String>,
+    /// Its `Last-Modified`.
+    pub last_modified: Option<String>,
+}
+
 /// Fetches small files.
 pub struct SmallFiles {
     upstreams: Arc<UpstreamList>,
-    in_flight: Semaphore,
     large_in_flight: Semaphore,
 }
 
 impl SmallFiles {
     /// Makes a fetcher over `upstreams`.
     pub fn new(upstreams: Arc<UpstreamList>) -> Self {
-        Self {
-            upstreams,
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
-            large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX),
-        }
+        Self { upstreams, large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX) }
     }
 
     /// Fetches `resource`, or learns that what we have is still right.
@@ -56,15 +65,18 @@ impl SmallFiles {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the request.
-    pub async fn fetch(&self, resource: &Resource, ask: &Ask) -> Result<Fetched, Failure> {
-        let _permit = self.in_flight.acquire().await.map_err(|_| Failure::Stopped)?;
+    pub async fn fetch(&self, resource: &Resource, known: Option<&Known>) -> Result<Fetched, Failure> {
         let mut walk = self.upstreams.route(resource);
         while let Some(upstream) = walk.next_upstream() {
             let mut retry = self.upstreams.retry();
             loop {
-                let failure = match self.attempt(&upstream, resource, ask).await {
-                    Ok(fetched) => return Ok(fetched),
-                    Err(failure) => failure,
+                let failure = match timeout(ATTEMPT_TIMEOUT, self.attempt(&upstream, resource, known)).await {
+                    Ok(Ok(fetched)) => return Ok(fetched),
+                    Ok(Err(failure)) => failure,
+                    Err(_) => Failure::Network {
+                        upstream: Arc::clone(&upstream.name),
+                        error: Error::TooSlow(ATTEMPT_TIMEOUT),
+                    },
                 };
                 if let Failure::Network { error, .. } = &failure {
                     self.upstreams.look_into(&upstream, error).await;
@@ -81,8 +93,23 @@ impl SmallFiles {
         Err(walk.end())
     }
 
-    async fn attempt(&self, upstream: &Arc<Upstream>, resource: &Resource, ask: &Ask) -> Result<Fetched, Failure> {
-        let mut answer: Answer = self.upstreams.get(upstream, resource, ask).await?;
+    async fn attempt(
+        &self,
+        upstream: &Arc<Upstream>,
+        resource: &Resource,
+        known: Option<&Known>,
+    ) -> Result<Fetched, Failure> {
+        let _permit = upstream.small_files.acquire().await.map_err(|_| Failure::Stopped)?;
+        // Another upstream's validators would only make this one confirm what it never said.
+        let ask = match known.filter(|known| *known.upstream == *upstream.name) {
+            Some(known) => Ask {
+                if_none_match: known.etag.clone(),
+                if_modified_since: known.last_modified.clone(),
+                ..Ask::default()
+            },
+            None => Ask::default(),
+        };
+        let mut answer: Answer = self.upstreams.get(upstream, resource, &ask).await?;
         let rejected = |reason: String| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason };
         let body = if answer.part == Part::NotModified {
             None

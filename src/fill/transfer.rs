@@ -4,20 +4,22 @@
 //! along the upstreams, one attempt, its streams, one stream's bytes, publishing, the verdict, the end.
 //!
 //! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
-//! overwritten by something else; `readable` stays [`TAIL_BYTES`] short of the end until the zip has been judged.
+//! overwritten by something else; the end stays hidden until the zip has been judged.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::fill::download::{Downloaded, Downloader};
 use crate::fill::judge::{self, ZIP_BYTES_MAX};
+use crate::fill::publisher::{Publisher, Shown};
 use crate::fill::segments::{Claim, Segments};
-use crate::fill::{FillState, Growing, Head, HeadWriter};
+use crate::fill::{Head, HeadWriter};
 use crate::module::ModuleVersion;
 use crate::net::egress;
 use crate::resource::Resource;
@@ -26,11 +28,10 @@ use crate::store::partial::{Identity, Partial, PartialWriter};
 use crate::upstream::answer::{Body, Part};
 use crate::upstream::{Answer, Ask, Failure, Upstream};
 
-/// Bytes held back until the verdict. A zip without its end is no zip, so a few are enough, and a small zip's first
-/// bytes are not kept waiting for its last.
-const TAIL_BYTES: u64 = 4096;
 /// Zips up to this size come over one connection, in bytes.
 const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
+/// One attempt may take so long in all; a download that has come forward goes on with the next one.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// What one stream holds in memory before it writes, in bytes; also the room made for it at once.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;
 
@@ -50,9 +51,7 @@ pub(super) struct Transfer<'a> {
     resource: Resource,
     partial: Partial,
     segments: Mutex<Segments>,
-    state: watch::Sender<FillState>,
-    /// How many bytes are there, for people to see.
-    received: Arc<AtomicU64>,
+    publisher: Publisher,
     /// Whether an upstream has sent something else than what readers were shown.
     differs: AtomicBool,
     head: &'a HeadWriter,
@@ -75,7 +74,6 @@ impl<'a> Transfer<'a> {
             Some(Identity { length: Some(length), .. }) => Segments::resuming(*length, &partial.blocks),
             Some(_) | None => Segments::new(None),
         };
-        let state = watch::Sender::new(FillState::Open { length: None, readable: 0 });
         let upstream = Arc::from("");
         Self {
             with,
@@ -84,8 +82,7 @@ impl<'a> Transfer<'a> {
             done_bytes_max: segments.done_bytes(),
             segments: Mutex::new(segments),
             partial,
-            state,
-            received: Arc::default(),
+            publisher: Publisher::new(),
             differs: AtomicBool::new(false),
             head,
             length: 0,
@@ -106,10 +103,16 @@ impl<'a> Transfer<'a> {
     async fn fetch_from(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
         let mut retry = self.with.upstreams.retry();
         loop {
-            let failure = match self.attempt(upstream).await {
-                Ok(()) => return self.judge(upstream).await,
-                Err(failure) => failure,
+            let failure = match timeout(ATTEMPT_TIMEOUT, self.attempt(upstream)).await {
+                Ok(Ok(())) => return self.judge(upstream).await,
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::Network {
+                    upstream: Arc::clone(&upstream.name),
+                    error: egress::Error::TooSlow(ATTEMPT_TIMEOUT),
+                },
             };
+            // Streams that were dropped with the attempt have not given their segments back.
+            self.lock().release_all();
             let done_bytes = self.lock().done_bytes();
             if done_bytes > self.done_bytes_max {
                 self.done_bytes_max = done_bytes;
@@ -192,7 +195,7 @@ impl<'a> Transfer<'a> {
         let is_same = self.partial.identity.as_ref().is_some_and(|identity| is_piece_of(identity, answer));
         match claim {
             Some(claim) if is_same => {
-                self.publish_length();
+                self.publisher.announce(self.partial.identity.as_ref().and_then(|identity| identity.length));
                 Ok(claim)
             }
             claim => {
@@ -208,6 +211,11 @@ impl<'a> Transfer<'a> {
         if answer.length.is_some_and(|length| length > ZIP_BYTES_MAX) {
             return Err(rejected(format!("the zip has more than {ZIP_BYTES_MAX} bytes")));
         }
+        // Readers have announced the length they were told: a file of another length is another file.
+        if self.publisher.shown_bytes() > 0 && self.publisher.announced_length() != answer.length {
+            self.differs.store(true, Ordering::Relaxed);
+            return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
+        }
         let identity = Identity {
             upstream: upstream.name.to_string(),
             validator: answer.validator.clone(),
@@ -215,9 +223,9 @@ impl<'a> Transfer<'a> {
         };
         let mut segments = Segments::new(answer.length);
         let claim = segments.claim().ok_or_else(|| rejected("the zip is empty".to_owned()))?;
-        self.partial.begin(&identity, self.published())?;
+        self.partial.begin(&identity, self.publisher.shown_bytes())?;
         *self.lock() = segments;
-        self.publish_length();
+        self.publisher.announce(self.partial.identity.as_ref().and_then(|identity| identity.length));
         Ok(claim)
     }
 
@@ -338,7 +346,8 @@ impl<'a> Transfer<'a> {
             let reason = format!("the zip has more than {ZIP_BYTES_MAX} bytes");
             return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
         }
-        let seen = usize::try_from(self.published().saturating_sub(pos)).unwrap_or(usize::MAX).min(buffer.len());
+        let seen =
+            usize::try_from(self.publisher.shown_bytes().saturating_sub(pos)).unwrap_or(usize::MAX).min(buffer.len());
         let own = writer.clone();
         let (is_same, buffer) = store::blocking(move || {
             let (again, new) = buffer.split_at(seen);
@@ -353,12 +362,7 @@ impl<'a> Transfer<'a> {
             self.differs.store(true, Ordering::Relaxed);
             return Err(Failure::Changed { upstream: Arc::clone(&upstream.name) });
         }
-        let finished = {
-            let mut segments = self.lock();
-            let finished = segments.advance(claim.start, &buffer);
-            self.received.store(segments.done_bytes(), Ordering::Relaxed);
-            finished
-        };
+        let finished = self.lock().advance(claim.start, &buffer);
         if let Some((index, crc)) = finished {
             let writer = writer.clone();
             store::blocking(move || writer.note_block(index, crc)).await?;
@@ -367,43 +371,20 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// Lets readers see what is there without a gap, but for the tail.
+    /// Lets readers see what is there without a gap; the first bytes let followers begin their answers.
     fn publish(&self) {
-        let prefix = self.lock().prefix();
-        let mut is_first = false;
-        self.state.send_if_modified(|state| {
-            let FillState::Open { length, readable } = state else { return false };
-            let shown = length.unwrap_or(prefix).saturating_sub(TAIL_BYTES).min(prefix);
-            let grown = shown > *readable;
-            is_first = grown && *readable == 0;
-            *readable = (*readable).max(shown);
-            grown
-        });
-        if is_first {
-            self.show();
+        let (prefix, done_bytes) = {
+            let segments = self.lock();
+            (segments.prefix(), segments.done_bytes())
+        };
+        self.publisher.received(done_bytes);
+        if self.publisher.show(prefix) == Shown::First {
+            self.show_head();
         }
     }
 
-    /// Lets followers begin their answers.
-    fn show(&self) {
-        let growing = Growing {
-            file: Arc::clone(&self.partial.file),
-            state: self.state.subscribe(),
-            received: Arc::clone(&self.received),
-            upstream: Arc::clone(&self.upstream),
-        };
-        self.head.publish(Head::Growing(growing));
-    }
-
-    fn publish_length(&self) {
-        let known = self.partial.identity.as_ref().and_then(|identity| identity.length);
-        self.state.send_if_modified(|state| match state {
-            FillState::Open { length, .. } if *length != known => {
-                *length = known;
-                true
-            }
-            FillState::Open { .. } | FillState::Sealed { .. } | FillState::Failed(_) => false,
-        });
+    fn show_head(&self) {
+        self.head.publish(Head::Growing(self.publisher.growing(&self.partial.file, &self.upstream)));
     }
 
     /// Checks the complete file and, if it is good, lets readers have the tail.
@@ -420,17 +401,15 @@ impl<'a> Transfer<'a> {
         if self.upstream.is_empty() {
             self.upstream = Arc::clone(&upstream.name);
         }
-        let is_unseen = self.published() == 0;
-        self.state.send_replace(FillState::Sealed { length });
-        if is_unseen {
-            self.show();
+        if self.publisher.seal(length) == Shown::First {
+            self.show_head();
         }
         Ok(())
     }
 
     /// Gives a good file its name; keeps or removes what is left of a failed one.
     pub(super) async fn finish(self, result: Result<(), Failure>) -> Result<Downloaded, Failure> {
-        let Self { with, resource, partial, state, upstream, segments, head, .. } = self;
+        let Self { with, resource, partial, publisher, upstream, segments, head, .. } = self;
         let store = Arc::clone(&with.store);
         let Err(failure) = result else {
             let stored = store::blocking(move || store.commit_partial(&partial, &resource)).await?;
@@ -438,25 +417,23 @@ impl<'a> Transfer<'a> {
         };
         // Those who come while the remains are cleared away get the failure as a status, not as a broken body.
         head.publish(Head::Failed(failure.clone()));
-        state.send_replace(FillState::Failed(Arc::from(failure.to_string())));
+        publisher.fail(&failure.to_string());
         let done_bytes = segments.into_inner().unwrap_or_else(PoisonError::into_inner).done_bytes();
         let is_resumable =
             partial.identity.as_ref().is_some_and(|identity| identity.validator.is_some()) && done_bytes > 0;
         let is_worth_keeping = is_resumable && (failure.is_transient() || matches!(failure, Failure::Stopped));
-        let kept =
-            store::blocking(move || if is_worth_keeping { partial.sync() } else { store.discard_partial(&partial) });
+        let kept = store::blocking(move || {
+            if !is_worth_keeping {
+                return store.discard_partial(&partial);
+            }
+            partial.sync()?;
+            drop(partial);
+            store.prune_partials()
+        });
         if let Err(err) = kept.await {
             log::warn!("partial download: {err}");
         }
         Err(failure)
-    }
-
-    fn published(&self) -> u64 {
-        match *self.state.borrow() {
-            FillState::Open { readable, .. } => readable,
-            FillState::Sealed { length } => length,
-            FillState::Failed(_) => 0,
-        }
     }
 
     fn forget_blocks(&mut self) {

@@ -90,6 +90,9 @@ pub enum Error {
     /// The body stopped coming.
     #[error("no byte for {} s", .0.as_secs())]
     Stalled(Duration),
+    /// The body kept coming, but not fast enough to end.
+    #[error("not done after {} s", .0.as_secs())]
+    TooSlow(Duration),
     /// The connection broke.
     #[error("connection ended early: {0}")]
     Ended(String),
@@ -103,7 +106,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Dns { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::HeaderTimeout(_) => true,
-            Self::Stalled(_) | Self::Ended(_) | Self::Redirect(_) => false,
+            Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Redirect(_) => false,
         }
     }
 
@@ -114,7 +117,7 @@ impl Error {
             Self::Connect { .. } => "destination_unavailable",
             Self::Tls { .. } => "tls_protocol_error",
             Self::HeaderTimeout(_) => "http_response_timeout",
-            Self::Stalled(_) => "connection_read_timeout",
+            Self::Stalled(_) | Self::TooSlow(_) => "connection_read_timeout",
             Self::Ended(_) => "http_response_incomplete",
             Self::Redirect(_) => "http_protocol_error",
         }

@@ -48,8 +48,8 @@ impl Handler {
             target: "request",
             "{client} {} {} status={} cache={} ms={ms}",
             request.method(),
-            // The path as received holds no control characters: the parser has refused them.
-            request.uri().path(),
+            // A path may hold what a terminal would act on.
+            request.uri().path().escape_debug(),
             response.status().as_u16(),
             respond::cache_word(&response),
         );

@@ -147,7 +147,10 @@ impl Adoption {
             Err(broken) if broken.is_unreadable() => Err(broken),
             Err(broken) => {
                 log_broken(resource, &broken);
-                set_aside(&self.root, resource)?;
+                if let Err(err) = set_aside(&self.root, resource) {
+                    log::warn!("{}: cannot be moved out of the way, removed instead: {err}", resource.path());
+                    durable::remove_file(&path)?;
+                }
                 Err(broken)
             }
         }
@@ -310,7 +313,7 @@ fn set_aside(root: &Path, resource: &Resource) -> io::Result<()> {
 }
 
 fn log_broken(resource: &Resource, broken: &Broken) {
-    log::warn!("{}: {broken}; moved to .larder/quarantine, will be fetched again", resource.path());
+    log::warn!("{}: {broken}; it goes to .larder/quarantine and will be fetched again", resource.path());
 }
 
 fn log_report(report: &ScanReport, reason: Option<&ScanReason>, has_judged: bool, ms: u128) {

@@ -18,8 +18,11 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::store::{Error, Store};
 
-/// The length of a zip's end record without a comment.
+/// The length of a zip's end record without a comment, and how it begins.
 const ZIP_END_BYTES: usize = 22;
+const ZIP_END: &[u8] = b"PK\x05\x06";
+/// A comment is looked for in so many bytes; behind a longer one the zip is judged again at each request.
+const ZIP_COMMENT_PEEK_BYTES: usize = 1024;
 
 /// An open file of the tree: complete and judged.
 #[derive(Clone, Debug)]
@@ -50,16 +53,23 @@ impl StoredFile {
         Ok(Some(Self { file: Arc::new(file), length: metadata.len(), modified_ns }))
     }
 
-    /// Returns whether the file ends as a zip without a comment does, as far as that can be seen without waiting for the
+    /// Returns whether the file ends as a zip does, as far as that can be seen without waiting for the
     /// device. A card that lost power may give back files whose end is missing or zero.
     pub fn ends_like_a_zip(&self) -> bool {
-        let mut end = [0; ZIP_END_BYTES];
-        let Some(offset) = self.length.checked_sub(ZIP_END_BYTES as u64) else { return false };
-        let mut buffers = [io::IoSliceMut::new(&mut end)];
-        match rustix::io::preadv2(&*self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
-            Ok(_) => end.starts_with(b"PK\x05\x06"),
-            Err(_) => true,
+        match self.peek_at_end::<ZIP_END_BYTES>() {
+            Some(end) if end.starts_with(ZIP_END) => true,
+            Some(_) => self.peek_at_end::<ZIP_COMMENT_PEEK_BYTES>().is_some_and(|end| has_end_with_comment(&end)),
+            None => self.length >= ZIP_END_BYTES as u64,
         }
+    }
+
+    /// Returns the last bytes, if there are so many and they are in the page cache.
+    fn peek_at_end<const BYTES: usize>(&self) -> Option<[u8; BYTES]> {
+        let mut end = [0; BYTES];
+        let offset = self.length.checked_sub(BYTES as u64)?;
+        let mut buffers = [io::IoSliceMut::new(&mut end)];
+        let read = rustix::io::preadv2(&*self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT).ok()?;
+        (read == BYTES).then_some(end)
     }
 
     /// Reads the whole content, waiting for the device; not for the threads that serve.
@@ -71,6 +81,14 @@ impl StoredFile {
         self.file.read_exact_at(&mut content, 0)?;
         Ok(Bytes::from(content))
     }
+}
+
+/// Returns whether an end record stands here whose comment reaches exactly to the end.
+fn has_end_with_comment(end: &[u8]) -> bool {
+    end.windows(ZIP_END_BYTES).enumerate().any(|(at, record)| {
+        let comment_bytes = record.last_chunk().map(|length| usize::from(u16::from_le_bytes(*length)));
+        record.starts_with(ZIP_END) && comment_bytes == Some(end.len() - at - ZIP_END_BYTES)
+    })
 }
 
 /// Opens a file by its path in the tree if that needs no input from the device.

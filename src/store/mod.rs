@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
 use crate::resource::Resource;
@@ -109,7 +109,8 @@ impl Store {
             Err(err) => return Err(Error::at(&text, err.into())),
         }
         let store = Self { root: root.to_owned(), root_fd, _lock: lock, next_temporary: AtomicU64::new(0) };
-        store.sweep()?;
+        partial::sweep(&root.join(TMP)).map_err(|err| Error::at(TMP, err))?;
+        store.prune_partials()?;
         Ok(store)
     }
 
@@ -210,6 +211,15 @@ impl Store {
         self.unlink(&partial.data_name)
     }
 
+    /// Removes the oldest unfinished downloads, so that only so many stay; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn prune_partials(&self) -> Result<(), Error> {
+        let pruned = partial::prune(&self.root.join(TMP), partial::PARTIALS_MAX);
+        pruned.map(|_| ()).map_err(|err| Error::at(TMP, err))
+    }
+
     /// Removes the file of `resource`, if there is one; for the blocking pool.
     ///
     /// # Errors
@@ -247,28 +257,6 @@ impl Store {
 
     fn temporary_name(&self) -> String {
         format!("{TMP}/{}.new", self.next_temporary.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Removes unfinished small files, and partial downloads that cannot be resumed or are too many.
-    fn sweep(&self) -> Result<(), Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder =
-            rustix::fs::openat(&self.root_fd, TMP, flags, Mode::empty()).map_err(|err| Error::at(TMP, err.into()))?;
-        let entries = rustix::fs::Dir::read_from(folder).map_err(|err| Error::at(TMP, err.into()))?;
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|err| Error::at(TMP, err.into()))?;
-            if let Ok(name) = entry.file_name().to_str()
-                && name != "."
-                && name != ".."
-            {
-                names.push(name.to_owned());
-            }
-        }
-        for leftover in partial::leftovers(&self.root.join(TMP), &names) {
-            self.unlink(&format!("{TMP}/{leftover}"))?;
-        }
-        Ok(())
     }
 }
 

@@ -14,22 +14,25 @@
 //! download never splices two files.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::resource::Resource;
-use crate::store::{Error, Store, TMP, blob};
+use crate::store::{Error, Store, TMP, blob, durable};
 
 /// The unit in which a partial download is remembered, in bytes.
 pub const BLOCK_BYTES: u64 = 256 * 1024;
-/// More unfinished downloads than this are not kept over a restart.
-const PARTIALS_MAX: usize = 64;
+/// More unfinished downloads than this are not kept; the space of each is claimed in full.
+pub(super) const PARTIALS_MAX: usize = 16;
+/// What the names of the two files end in.
+const DATA: &str = "part";
+const JOURNAL: &str = "blocks";
 const FORMAT: u32 = 1;
 
 /// Which file an upstream is sending: what two answers must share to be pieces of one file.
@@ -72,20 +75,29 @@ impl Partial {
         let digest = Sha256::digest(resource.as_bytes());
         let stem =
             format!("{:032x}", digest.iter().take(16).fold(0_u128, |number, byte| number << 8 | u128::from(*byte)));
-        let data_name = format!("{TMP}/{stem}.part");
-        let journal_name = format!("{TMP}/{stem}.blocks");
+        let data_name = format!("{TMP}/{stem}.{DATA}");
+        let journal_name = format!("{TMP}/{stem}.{JOURNAL}");
         let open = |name: &str, more: OFlags| {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | more;
             rustix::fs::openat(&store.root_fd, name, flags, Mode::from_raw_mode(0o644))
                 .map(File::from)
                 .map_err(|err| Error::at(name, err.into()))
         };
+        // The lock keeps `prune` away; a journal it removed just before was not ours to lock.
+        let journal = loop {
+            let journal = open(&journal_name, OFlags::APPEND)?;
+            rustix::fs::flock(&journal, FlockOperation::LockExclusive)
+                .map_err(|err| Error::at(&journal_name, err.into()))?;
+            if journal.metadata().is_ok_and(|metadata| metadata.nlink() > 0) {
+                break journal;
+            }
+        };
         let kept = blob::read_text(store, &journal_name).ok().flatten().unwrap_or_default();
         let mut partial = Self {
             file: Arc::new(open(&data_name, OFlags::empty())?),
             identity: None,
             blocks: Vec::new(),
-            journal: open(&journal_name, OFlags::APPEND)?,
+            journal,
             resource,
             data_name,
             journal_name,
@@ -232,26 +244,109 @@ fn block_range(index: usize, length: u64) -> (u64, u64) {
     (start.min(length), (start + BLOCK_BYTES).min(length))
 }
 
-/// Returns the names in the folder of temporary files that are of no use to a new run: unfinished small files, a journal without its
-/// bytes or bytes without their journal, and partial downloads beyond the newest 64.
-pub(super) fn leftovers(folder: &Path, names: &[String]) -> Vec<String> {
-    let mut pairs = Vec::new();
-    let mut useless = Vec::new();
-    for name in names {
-        let (partner, is_data) = match name.rsplit_once('.') {
-            Some((stem, "part")) => (format!("{stem}.blocks"), true),
-            Some((stem, "blocks")) => (format!("{stem}.part"), false),
-            Some(_) | None => (String::new(), false),
+/// Removes, from the folder of temporary files, what no run can use any more: unfinished small files, and a journal without
+/// its bytes or bytes without their journal. For the start, when nothing is being written.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn sweep(folder: &Path) -> io::Result<()> {
+    let names = names_in(folder)?;
+    for name in &names {
+        let partner = match name.rsplit_once('.') {
+            Some((stem, DATA)) => format!("{stem}.{JOURNAL}"),
+            Some((stem, JOURNAL)) => format!("{stem}.{DATA}"),
+            Some(_) | None => String::new(),
         };
         if !names.contains(&partner) {
-            useless.push(name.clone());
-        } else if is_data {
-            let modified = std::fs::metadata(folder.join(name)).and_then(|m| m.modified()).ok();
-            pairs.push((modified, name.clone(), partner));
+            durable::remove_file(&folder.join(name))?;
         }
     }
-    pairs.sort();
-    let surplus = pairs.len().saturating_sub(PARTIALS_MAX);
-    useless.extend(pairs.into_iter().take(surplus).flat_map(|(_, data, journal)| [data, journal]));
-    useless
+    Ok(())
+}
+
+/// Removes the oldest unfinished downloads beyond `keep`, but for those under way, from the folder of temporary files. Returns
+/// how many bytes that has freed.
+///
+/// # Errors
+/// What the system says.
+pub fn prune(folder: &Path, keep: usize) -> io::Result<u64> {
+    let mut partials = Vec::new();
+    for name in names_in(folder)? {
+        if let Some((stem, DATA)) = name.rsplit_once('.')
+            && let Ok(metadata) = std::fs::metadata(folder.join(&name))
+        {
+            let blocks = metadata.blocks();
+            partials.push((metadata.modified().ok(), stem.to_owned(), blocks * 512));
+        }
+    }
+    partials.sort();
+    let surplus = partials.len().saturating_sub(keep);
+    let mut freed = 0;
+    for (_, stem, bytes) in partials.into_iter().take(surplus) {
+        let journal = folder.join(format!("{stem}.{JOURNAL}"));
+        // Whoever downloads holds the lock on the journal.
+        let Ok(lock) = File::open(&journal) else { continue };
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            durable::remove_file(&journal)?;
+            durable::remove_file(&folder.join(format!("{stem}.{DATA}")))?;
+            freed += bytes;
+        }
+    }
+    Ok(freed)
+}
+
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    let names = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zip_of(name: &str) -> Resource {
+        Resource::parse(&format!("example.com/{name}/@v/v1.0.0.zip")).unwrap()
+    }
+
+    fn begun(store: &Store, name: &str) -> Partial {
+        let mut partial = Partial::open(store, &zip_of(name)).unwrap();
+        let identity =
+            Identity { upstream: "u".to_owned(), validator: Some("\"1\"".to_owned()), length: Some(3 * BLOCK_BYTES) };
+        partial.begin(&identity, 0).unwrap();
+        partial
+    }
+
+    /// What was noted is taken up again, but for a block whose bytes have changed and a line cut short.
+    #[test]
+    fn blocks_are_recalled_if_their_bytes_agree() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_root(folder.path()).unwrap();
+        let partial = begun(&store, "m");
+        let writer = partial.writer().unwrap();
+        let block = vec![7; usize::try_from(BLOCK_BYTES).unwrap()];
+        for index in 0..3 {
+            writer.write_at(&block, index * BLOCK_BYTES).unwrap();
+            writer.note_block(index, crc32fast::hash(&block)).unwrap();
+        }
+        writer.write_at(b"x", BLOCK_BYTES + 5).unwrap();
+        let journal = folder.path().join(&partial.journal_name);
+        drop((partial, writer));
+        assert_eq!(Partial::open(&store, &zip_of("m")).unwrap().blocks, [true, false, true]);
+        let journal = File::options().write(true).open(&journal).unwrap();
+        journal.set_len(journal.metadata().unwrap().len() - 2).unwrap();
+        assert_eq!(Partial::open(&store, &zip_of("m")).unwrap().blocks, [true, false, false]);
+    }
+
+    /// The oldest unfinished downloads are removed and their bytes counted; one under way stays.
+    #[test]
+    fn prune_spares_what_is_under_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open_root(folder.path()).unwrap();
+        drop(begun(&store, "idle"));
+        let busy = begun(&store, "busy");
+        assert!(prune(&folder.path().join(TMP), 0).unwrap() > 0);
+        let left = names_in(&folder.path().join(TMP)).unwrap();
+        assert_eq!(left.len(), 2);
+        assert!(left.iter().all(|name| busy.data_name.contains(name) || busy.journal_name.contains(name)));
+    }
 }

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::module::path::ModulePath;
@@ -87,7 +88,12 @@ pub struct Upstream {
     source: Source,
     fallthrough: Fallthrough,
     reach: Reach,
+    /// Places for small files on their way in; each upstream has its own, so that one that hangs keeps no other waiting.
+    pub small_files: Semaphore,
 }
+
+/// Small files on their way in from one upstream at a time.
+const SMALL_FILES_MAX: usize = 128;
 
 impl Upstream {
     fn new(source: Source, fallthrough: Fallthrough) -> Arc<Self> {
@@ -96,7 +102,13 @@ impl Upstream {
             Source::Folder(path) => Arc::from(format!("file://{}", path.display())),
             Source::Off => Arc::from("off"),
         };
-        Arc::new(Self { name, source, fallthrough, reach: Reach::default() })
+        Arc::new(Self {
+            name,
+            source,
+            fallthrough,
+            reach: Reach::default(),
+            small_files: Semaphore::new(SMALL_FILES_MAX),
+        })
     }
 
     /// Returns whether asking is pointless right now: it was found unreachable, or is `off`.

@@ -69,7 +69,11 @@ impl UpstreamList {
         if !is_silence {
             return;
         }
-        let _turn = upstream.reach.looking.lock().await;
+        let Ok(_turn) = upstream.reach.looking.try_lock() else {
+            // Somebody is looking right now; what they find goes for all who wait.
+            drop(upstream.reach.looking.lock().await);
+            return;
+        };
         if upstream.is_down() {
             return;
         }

@@ -14,6 +14,7 @@ use http::header::{
     LAST_MODIFIED, RANGE, RETRY_AFTER,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::time::timeout;
 use url::Url;
 
 use crate::net::egress::{self, Credentials, Response};
@@ -23,6 +24,8 @@ use crate::upstream::answer::{Answer, Ask, Body, Part};
 use crate::upstream::failure::{Failure, NotFound, TEXT_BYTES_MAX};
 use crate::upstream::{Source, Upstream, UpstreamList};
 
+/// The text of an error is waited for so long; its status is what counts.
+const TEXT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A `Last-Modified` proves identity only if the file had rested for this long when it was sent.
 const LAST_MODIFIED_RESTS: Duration = Duration::from_secs(60);
 
@@ -173,15 +176,19 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     value.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// Returns the beginning of an error's body. A body that breaks off is shown as far as it came.
+/// Returns the beginning of an error's body. A body that breaks off, or dawdles, is shown as far as it came.
 async fn text(response: &mut Response) -> Bytes {
     let mut body = Vec::new();
-    while body.len() < TEXT_BYTES_MAX {
-        match response.body.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) | Err(_) => break,
+    let read = async {
+        while body.len() < TEXT_BYTES_MAX {
+            match response.body.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                Ok(None) | Err(_) => break,
+            }
         }
-    }
+    };
+    // Out of patience, what has come has to do.
+    let _ = timeout(TEXT_TIMEOUT, read).await;
     body.truncate(TEXT_BYTES_MAX);
     Bytes::from(body)
 }

@@ -176,6 +176,25 @@ fn zips_in_flight_are_bounded_and_small_files_pass() {
     assert_eq!(upstream.stats()["by_kind"]["zip"]["requests"], 4);
 }
 
+/// Zips that wait for their turn are fetched in the order in which they were asked for.
+#[test]
+fn waiting_zips_are_first_come_first_served() {
+    let tree = (0..5).fold(Tree::new(), |tree, index| tree.module(&format!("example.com/m{index}"), "v1.0.0", 100_000));
+    let upstream = Upstream::with(tree.path(), &[]);
+    upstream.faults(json!([{"kind": "zip", "bandwidth": 400_000}]));
+    let larder = Start::on(&upstream).args(["-max-concurrent-downloads", "1", "-log-level", "debug"]).run();
+    let zips = (0..5).map(|index| format!("example.com/m{index}/@v/v1.0.0.zip"));
+    std::thread::scope(|scope| {
+        for zip in zips.clone() {
+            let (larder, path) = (&larder, format!("/{zip}"));
+            scope.spawn(move || larder.get(&path).expect(200));
+            wait_for("the request to have come", || larder.log().contains(&format!("fetching {zip}")).then_some(()));
+        }
+    });
+    let asked: Vec<_> = upstream.log().into_iter().map(|record| record.path()).collect();
+    assert_eq!(asked, zips.map(|zip| format!("/{zip}")).collect::<Vec<_>>());
+}
+
 /// An .info that is not JSON, or of another version, is refused and not stored.
 #[test]
 fn info_must_be_of_its_version() {

@@ -147,31 +147,6 @@ fn redirects_are_followed_and_loops_end() {
     assert!(!larder.has(MOD));
 }
 
-/// An https upstream is asked over HTTP/2 or 1.1 where its certificate is trusted, and not at all where it is not; from
-/// https a redirect to plain http is not followed.
-#[test]
-fn https_upstreams_must_be_trusted() {
-    for protocol in ["-http1=false", "-http1"] {
-        let folder = temp_dir();
-        let flags = ["-https", "127.0.0.1:0", "-certs", folder.path().to_str().unwrap(), protocol];
-        let upstream = Upstream::with(&fixture(), &flags);
-        let (url, certificate) = upstream.https();
-        let stranger = Start::upstream(&url).args(["-retry-attempts", "1"]).run();
-        assert!(stranger.get(MOD).status >= 400);
-        assert!(stranger.log().contains("certificate"), "{}", stranger.log());
-        assert_eq!(upstream.requests(), 0, "asked over a connection that is not trusted");
-        let trusting = Start::upstream(&url).env("SSL_CERT_FILE", &certificate).args(["-retry-attempts", "1"]);
-        let larder = trusting.run();
-        for path in [SMALL_ZIP, BIG_ZIP] {
-            let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
-            assert!(larder.get(path).expect(200).body == truth, "{protocol}: {path}");
-        }
-        upstream.faults(json!([{"kind": "mod", "redirect": format!("{}{MOD}", upstream.url)}]));
-        assert!(larder.get(MOD).expect(502).text().contains("from https to http"));
-        assert_eq!(upstream.log_of(MOD).len(), 1, "{protocol}");
-    }
-}
-
 /// Writes a configuration with one private upstream for `private.example.com` and starts Larder with it.
 fn with_private(public: &Upstream, private: &str, auth: &str) -> (Larder, tempfile::TempDir) {
     let folder = temp_dir();
@@ -234,6 +209,31 @@ fn invariant_10_credentials_follow_no_redirect_and_reach_no_log() {
         assert_eq!(followed.len(), 1, "{auth}");
         assert!(secret.iter().all(|secret| !followed[0].contains(secret)), "{auth}: {}", followed[0]);
         assert!(secret.iter().all(|secret| !larder.log().contains(secret)), "{auth}: a secret is in the log");
+    }
+}
+
+/// An upstream is asked over TLS with either version of HTTP, large zips over several connections too; one whose
+/// certificate nobody vouches for is out of reach, and a redirect to plain http is not followed.
+#[test]
+fn tls_upstreams_are_verified() {
+    let certificates = temp_dir();
+    let certs = certificates.path().to_str().unwrap();
+    for more in [&[][..], &["-http1"]] {
+        let flags = [&["-https", "127.0.0.1:0", "-certs", certs], more].concat();
+        let upstream = Upstream::with(&fixture(), &flags);
+        let (url, authority) = upstream.https.clone().unwrap();
+        let larder = Start::upstream(&url).env("SSL_CERT_FILE", &authority).run();
+        for path in [MOD, SMALL_ZIP, BIG_ZIP, "/rsc.io/quote/@latest"] {
+            let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
+            assert!(larder.get(path).expect(200).body == truth, "{path} {more:?}");
+        }
+        assert!(upstream.log_of(BIG_ZIP).len() > 1, "{more:?}");
+        let elsewhere = "/rsc.io/sampler/@v/v1.3.0.mod";
+        upstream.faults(json!([{"match": "sampler", "redirect": format!("{}{elsewhere}", upstream.url)}]));
+        assert!(larder.get(elsewhere).expect(502).text().contains("from https to http") && !larder.has(elsewhere));
+        let stranger = Start::upstream(&url).args(["-retry-attempts", "1"]).run();
+        assert!(stranger.get(MOD).status >= 400, "{more:?}: served over a connection nobody vouches for");
+        assert!(!stranger.has(MOD) && stranger.log().contains("certificate"), "{more:?}: {}", stranger.log());
     }
 }
 

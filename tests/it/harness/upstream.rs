@@ -63,6 +63,8 @@ pub(crate) struct Upstream {
     tree: PathBuf,
     args: Vec<String>,
     pub(crate) url: String,
+    /// With `-https`: the address, and the file of the authority that vouches for it.
+    pub(crate) https: Option<(String, String)>,
     folder: tempfile::TempDir,
 }
 
@@ -79,6 +81,7 @@ impl Upstream {
             tree: tree.to_path_buf(),
             args: args.iter().map(ToString::to_string).collect(),
             url: String::new(),
+            https: None,
             folder: super::temp_dir(),
         };
         upstream.run("127.0.0.1:0");
@@ -99,14 +102,9 @@ impl Upstream {
             std::fs::read(&ready).ok()
         });
         let line: Value = serde_json::from_slice(&line).unwrap();
-        self.url = line["http"].as_str().unwrap().to_owned();
-    }
-
-    /// Returns its HTTPS address and the file with the certificate to trust; for one started with `-https`.
-    pub(crate) fn https(&self) -> (String, String) {
-        let line: Value = serde_json::from_slice(&std::fs::read(self.folder.path().join("ready")).unwrap()).unwrap();
-        let text = |key: &str| line[key].as_str().unwrap().to_owned();
-        (text("https"), text("ca"))
+        let part = |name: &str| line[name].as_str().map(str::to_owned);
+        self.url = part("http").unwrap();
+        self.https = part("https").zip(part("ca"));
     }
 
     /// Returns the address it listens on.
