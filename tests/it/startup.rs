@@ -54,6 +54,9 @@ fn requests_are_logged_when_asked_for() {
     assert!(lines[0].contains("miss"), "{}", lines[0]);
     let quiet = Larder::start(&upstream);
     quiet.hit(SMALL_ZIP);
+    // The download's own line comes when the index knows of the file, a moment after the first hit.
+    let stored = format!("stored {}", &SMALL_ZIP[1..]);
+    wait_for("the line of the download", || quiet.log().contains(&stored).then_some(()));
     let before = quiet.log().len();
     for _ in 0..10 {
         assert!(quiet.get(SMALL_ZIP).expect(200).is_hit());
