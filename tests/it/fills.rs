@@ -85,6 +85,9 @@ fn readers_follow_a_growing_file() {
         let mut head = vec![0; 100_000];
         first.read_exact(&mut head).unwrap();
         assert!(!larder.has(MADE_ZIP), "{connections}: the first bytes came after the last");
+        wait_for("the line about the start", || {
+            larder.log().contains("fetching example.com/made@v1.0.0").then_some(())
+        });
         let mut second = larder.open(MADE_ZIP);
         let mut same = vec![0; 50_000];
         second.read_exact(&mut same).unwrap();
