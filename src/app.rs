@@ -3,7 +3,7 @@
 //! Called by `main`. The only module that knows both the configuration and the parts it is for. Stopping goes the other
 //! way round: no new requests, running answers end, fills stop and keep what they have, the index is flushed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,10 +182,14 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
     if config.listen.is_empty() {
         return listener::bind(&[], config.port).map_err(|err| err.to_string());
     }
+    // Those of one port together: an IPv6 socket must leave IPv4 to the others, and a free port is chosen for all.
+    let mut rest = config.socket_addresses();
     let mut listeners = Vec::new();
-    for listen in &config.listen {
-        let port = listen.port.unwrap_or(config.port);
-        listeners.extend(listener::bind(&[listen.address], port).map_err(|err| err.to_string())?);
+    while let Some(port) = rest.first().map(SocketAddr::port) {
+        let (together, others): (Vec<SocketAddr>, Vec<_>) = rest.into_iter().partition(|to| to.port() == port);
+        let addresses: Vec<IpAddr> = together.iter().map(SocketAddr::ip).collect();
+        listeners.extend(listener::bind(&addresses, port).map_err(|err| err.to_string())?);
+        rest = others;
     }
     Ok(listeners)
 }

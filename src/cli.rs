@@ -52,9 +52,9 @@ pub struct Invocation {
 /// Why nothing is to be done: the text to print, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Help or version was asked for: print to stdout and exit 0.
+    /// Help or version was asked for: whole lines, to print to stdout.
     Answer(String),
-    /// The command line is wrong: print to stderr and exit 64.
+    /// The command line is wrong: one line without its end, to print to stderr.
     Mistake(String),
 }
 
@@ -70,6 +70,8 @@ impl Stop {
 
 /// The settings that matter to subcommands other than serve and check-config; the others are accepted but not shown.
 const COMMON_FLAGS: [&str; 3] = ["cache", "config", "log-level"];
+/// The rules that may be given to one run of gc.
+const RULE_FLAGS: [&str; 3] = ["max-cache-age", "max-cache-size", "min-free-space"];
 
 /// Understands a command line, whose first item is the program's name.
 ///
@@ -159,7 +161,8 @@ pub fn command() -> clap::Command {
         .args_override_self(true)
         .after_help(
             "Every setting may be a flag, an environment variable or a key of the configuration file; a flag is \
-             stronger than a variable, a variable than the file. `larder check-config` shows what counts.",
+             stronger than a variable, a variable than the file. One dash is as good as two. `larder check-config` \
+             shows what counts.",
         );
     with_settings(root, |_| true)
         .subcommand(with_settings(plain("serve", "Serve modules (the default)"), |_| true))
@@ -168,7 +171,7 @@ pub fn command() -> clap::Command {
         .subcommand(with_settings(
             plain("gc", "Remove modules by the rules of age and space")
                 .arg(dry_run.help("Only tell what would be removed")),
-            is_common,
+            |flag| is_common(flag) || RULE_FLAGS.contains(&flag),
         ))
         .subcommand(with_settings(
             plain("pin", "Keep modules whatever the rules say").arg(module().help("What to keep")),
@@ -348,6 +351,7 @@ mod tests {
         }
         let Err(Stop::Answer(text)) = parse_words(&["gc", "-help"]) else { panic!() };
         assert!(text.contains("--dry-run") && text.contains("--cache") && !text.contains("--retry-attempts"), "{text}");
+        assert!(RULE_FLAGS.iter().all(|flag| text.contains(&format!("--{flag}"))), "{text}");
     }
 
     /// A wrong command line exits 64 and names the flag or command meant, never a value.

@@ -18,11 +18,6 @@ impl UnixSeconds {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
 
-    /// Returns the same time as the standard library's type, for file times.
-    pub fn to_system_time(self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.0)
-    }
-
     /// Returns the whole seconds of a file time; times before 1970 become zero.
     pub fn from_system_time(time: SystemTime) -> Self {
         Self(time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))

@@ -1,5 +1,7 @@
-//! The logger: `env_logger` on stderr, with the journal's priorities where stderr is the journal, and above the progress
-//! bars where it is a terminal.
+//! The logger: `env_logger` on stderr, with the journal's priorities where stderr is the journal, and above the
+//! progress bars where it is a terminal.
+//!
+//! Called by `app`, once; calls nothing of Larder's own. Source of the priorities: `sd-daemon(3)`.
 
 use std::io::{IsTerminal as _, Write as _};
 

@@ -10,13 +10,12 @@ use larder::{app, config};
 fn main() -> ExitCode {
     let invocation = match cli::parse(std::env::args_os()) {
         Ok(invocation) => invocation,
-        Err(cli::Stop::Answer(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(cli::Stop::Mistake(text)) => {
-            eprint!("{text}");
-            return ExitCode::from(EXIT_CONFIG);
+        Err(stop) => {
+            match &stop {
+                cli::Stop::Answer(text) => print!("{text}"),
+                cli::Stop::Mistake(text) => eprintln!("larder: {text}"),
+            }
+            return ExitCode::from(stop.exit_code());
         }
     };
     let loaded = match Config::load(&invocation.flags, &process_environment(), &read_config_file) {

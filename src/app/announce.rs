@@ -1,6 +1,7 @@
 //! What the person who starts Larder sees first: version, the configuration that matters, the line to copy.
 //!
-//! Called by `app` when it listens.
+//! Called by `app` when it listens; calls `config` for what is configured and `control` for the words of the rules.
+//! Texts are without secrets: addresses come masked from the configuration.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 

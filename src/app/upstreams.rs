@@ -1,4 +1,7 @@
 //! Turns the configured upstreams into those that `upstream` works with.
+//!
+//! Here the secrets of the configuration become headers for one upstream, and the name it is called by stays masked
+//! (invariant 10). Called by `app`; calls `config` and `net::egress`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

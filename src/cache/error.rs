@@ -1,7 +1,8 @@
 //! Why a request has no good answer, and what the person in front of the terminal is told.
 //!
-//! `server/respond.rs` is the only place that turns an [`Error`] into HTTP. The statuses follow invariant 6: 404 and 410
-//! send the go command on to its next proxy, so they are used only where that is right.
+//! Owns [`Error`]. Made by everything in `cache`; `server/respond.rs` is the only place that turns it into HTTP. The
+//! statuses follow invariant 6: 404 and 410 send the go command on to its next proxy, so they are used only where that
+//! is right. Source of the bounds on texts: cmd/go/internal/web/api.go of Go 1.26.
 
 use bytes::Bytes;
 

@@ -1,4 +1,7 @@
 //! What a fill does, from the question to the stored file. Runs as a task of its own, whoever waits for it.
+//!
+//! Called by `cache` through [`crate::fill::Fills`]; calls `fill` for the bytes, `store` for the file and the index for
+//! what is remembered. Invariant 2: nothing gets its final name, or is published whole, before it has been judged.
 
 use std::sync::Arc;
 
@@ -83,18 +86,7 @@ impl Cache {
         };
         match commit.await {
             Ok(written) => {
-                match resource {
-                    Resource::Artifact(module, kind) => self.note_artifact(module, *kind, &written, &fetched.upstream),
-                    Resource::SumdbLookup(..) | Resource::SumdbTile(..) => {
-                        self.index.count_other(1, i64::try_from(bytes).unwrap_or_default());
-                    }
-                    Resource::List(_)
-                    | Resource::Latest(_)
-                    | Resource::Query(..)
-                    | Resource::SumdbLatest(_)
-                    | Resource::SumdbSupported(_) => self.note_mutable(resource, &fetched, written.length),
-                }
-                self.index.forget_negative(resource);
+                self.note_small(resource, &fetched, &written);
                 let ms = self.clock.steady().duration_since(started).as_millis();
                 log::info!("stored {resource} bytes={bytes} ms={ms} upstream={}", fetched.upstream);
             }
@@ -159,6 +151,22 @@ impl Cache {
         if matches!(error, store::Error::Full { .. }) {
             self.disk_full.notify_one();
         }
+    }
+
+    /// Enters a small file into the index, and takes back that there was no such thing.
+    fn note_small(&self, resource: &Resource, fetched: &Fetched, written: &StoredFile) {
+        match resource {
+            Resource::Artifact(module, kind) => self.note_artifact(module, *kind, written, &fetched.upstream),
+            Resource::SumdbLookup(..) | Resource::SumdbTile(..) => {
+                self.index.count_other(1, i64::try_from(written.length).unwrap_or_default());
+            }
+            Resource::List(_)
+            | Resource::Latest(_)
+            | Resource::Query(..)
+            | Resource::SumdbLatest(_)
+            | Resource::SumdbSupported(_) => self.note_mutable(resource, fetched, written.length),
+        }
+        self.index.forget_negative(resource);
     }
 
     fn note_artifact(&self, module: &ModuleVersion, kind: ArtifactKind, stored: &StoredFile, upstream: &str) {

@@ -1,7 +1,7 @@
 //! The cache: what happens to a request once it is clear what it asks for.
 //!
 //! Called by `server`; uses `fill`, `store` and `upstream`. One function for each class of resource, in the order in
-//! which a request meets them: [`Cache::get`] chooses, [`Cache::immutable`] serves what never changes, `mutable.rs`
+//! which a request meets them: [`Cache::get`] chooses, `Cache::immutable` serves what never changes, `mutable.rs`
 //! what does, `tile.rs` the checksum database's tiles.
 //!
 //! Invariants: what is stored and immutable is served without asking anyone; 404 and 410 are answered only as invariant

@@ -1,5 +1,7 @@
-//! What changes: lists, @latest, queries, the tree head. Fresh for a while, revalidated afterwards, and served old rather
-//! than not at all when the upstreams cannot be asked.
+//! What changes: lists, @latest, queries, the tree head. Fresh for a while, revalidated afterwards, and served old
+//! rather than not at all when the upstreams cannot be asked.
+//!
+//! Called by [`Cache::get`]; calls `filling` through a fill, and `offline` where nobody can be asked.
 
 use std::sync::Arc;
 

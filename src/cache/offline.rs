@@ -1,7 +1,8 @@
 //! Answers without any upstream: what can be had, what is only known of, and what was never heard of.
 //!
-//! Offline, lists, @latest and queries tell what is stored completely, so that `go get M@latest` picks a version that can
-//! be built. The files on the disk stay the upstream's words.
+//! Offline, lists, @latest and queries tell what is stored completely, so that `go get M@latest` picks a version that
+//! can be built. The files on the disk stay the upstream's words. Called by `immutable` and `mutable`; calls
+//! `store::offline`, which reads the tree. Invariant 6: what was never heard of is 404, what is only not stored is 504.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! How an answer came about, in one value for the header, the log and whoever counts (RFC 9211).
+//!
+//! Made by `cache`, printed by `server/respond.rs`; calls nothing.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -1,4 +1,7 @@
 //! Tiles of a checksum database: the first hashes of a tile never change, so a narrow one is cut from any wider one.
+//!
+//! Called by [`Cache::get`]; calls `immutable` for the tile as asked, and for the full one where a database has dropped
+//! it.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ const DURATION_NS_MAX: u128 = i64::MAX.unsigned_abs() as u128;
 
 const EXPECTED: &str = "not a duration: write a number with a unit, such as 100ms, 30s, 1h30m or 720h";
 
-/// Reads a duration. The inverse of [`print`].
+/// Reads a duration. The inverse of [`print()`].
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let unsigned = text.strip_prefix('+').unwrap_or(text);
     if unsigned == "0" || text == "-0" {

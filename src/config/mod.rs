@@ -27,12 +27,6 @@ mod settings;
 mod size;
 mod sources;
 mod table;
-/// Tells whether stderr leads to systemd's journal, as systemd says in the environment.
-#[expect(clippy::disallowed_methods, reason = "the configuration reads the environment")]
-pub fn is_under_journal() -> bool {
-    std::env::var_os("JOURNAL_STREAM").is_some()
-}
-
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -324,4 +318,10 @@ pub fn read_config_file(path: &Path) -> io::Result<String> {
 /// Returns the environment of this process; variables whose names are not UTF-8 are none of Larder's.
 pub fn process_environment() -> BTreeMap<String, OsString> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect()
+}
+
+/// Tells whether stderr leads to systemd's journal, as systemd says in the environment.
+#[expect(clippy::disallowed_methods, reason = "the configuration reads the environment")]
+pub fn is_under_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
 }

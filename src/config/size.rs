@@ -38,7 +38,7 @@ const FRACTION_DIGITS_MAX: usize = 9;
 
 const EXPECTED: &str = "not a size: write a number of bytes or one with a unit, such as 500MB, 2GB or 1.5TiB";
 
-/// Reads a size in bytes. The inverse of [`print`].
+/// Reads a size in bytes. The inverse of [`print()`].
 pub(super) fn parse(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let (number, unit_bytes) = UNITS_BYTES

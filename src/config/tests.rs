@@ -227,7 +227,7 @@ fn overridden_mistakes_warn() {
 
 /// No password, token or query is printed by `check-config`, a warning, a mistake or `Debug`.
 #[test]
-fn secrets_never_show() {
+fn invariant_10_secrets_never_show() {
     let yaml = r#"{"private_upstreams": [
         {"pattern": "a.example/*", "url": "https://u:s3cret@a.example/x"},
         {"pattern": "b.example", "url": "http://b.example", "auth": {"type": "basic", "value": "user:s3cret"}},

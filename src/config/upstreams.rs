@@ -268,7 +268,7 @@ fn is_well_formed(pattern: &str) -> bool {
     globs.peek().is_some() && globs.all(|glob| glob.split('/').all(is_well_formed_element))
 }
 
-/// A class is `[` [`^`] item { item } `]`, an item one character or a range of two, each of which may be escaped.
+/// A class is `"[" [ "^" ] item { item } "]"`, an item one character or a range of two, each of which may be escaped.
 fn is_well_formed_element(element: &str) -> bool {
     let mut characters = element.chars();
     while let Some(character) = characters.next() {

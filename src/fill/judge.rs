@@ -1,7 +1,7 @@
 //! Whether what an upstream sent can be what was asked for. Pure but for the zip, which is read from the disk.
 //!
-//! Called by `fill::small` and `fill::download` before anything gets its final name. These are checks of form; whether the content is the one
-//! the whole world has is for the checksum database to say.
+//! Called by `fill::small` and `fill::transfer` before anything gets its final name. These are checks of form; whether
+//! the content is the one the whole world has is for the checksum database to say.
 
 use std::fs::File;
 

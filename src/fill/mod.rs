@@ -1,8 +1,8 @@
 //! Fills: at most one running download per resource, whoever asks and whoever leaves.
 //!
-//! Called by `cache`; uses `store` and `upstream`. A fill runs as a task of its own, so that no client's going away ends it. Those
-//! who want the same file follow it: they see its [`Head`] as soon as an answer can be begun, and a zip's bytes while
-//! they come in.
+//! Called by `cache`; uses `store` and `upstream`. A fill runs as a task of its own, so that no client's going away
+//! ends it. Those who want the same file follow it: they see its [`Head`] as soon as an answer can be begun, and a
+//! zip's bytes while they come in.
 //!
 //! Invariants 4 and 9: one fill per resource; a fill that fails, panics or is dropped reaches its followers as an
 //! error, never as the end of the file.
@@ -102,8 +102,8 @@ pub struct Whole {
 
 /// Publishes what a fill has come to. Dropping it unpublished is a failure.
 ///
-/// The fill stays in the table until this is dropped, that is, until the file has its name and the index knows of it, or
-/// until what is left of it has been cleared away: nobody starts a second fill among the ruins of the first.
+/// The fill stays in the table until this is dropped, that is, until the file has its name and the index knows of it,
+/// or until what is left of it has been cleared away: nobody starts a second fill among the ruins of the first.
 #[derive(Debug)]
 pub struct HeadWriter {
     head: watch::Sender<Head>,
@@ -208,9 +208,10 @@ impl Fills {
     /// Returns the zips on their way in and how far each has come, sorted by name.
     pub fn growing(&self) -> Vec<Arriving> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let growing = running.iter().filter_map(|(resource, head)| match (resource, &*head.borrow()) {
-            (Resource::Artifact(version, _), Head::Growing(growing)) => growing.arriving(version),
-            _ => None,
+        let growing = running.iter().filter_map(|(resource, head)| {
+            let Resource::Artifact(version, _) = resource else { return None };
+            let Head::Growing(growing) = &*head.borrow() else { return None };
+            growing.arriving(version)
         });
         let mut growing: Vec<Arriving> = growing.collect();
         drop(running);
@@ -227,6 +228,9 @@ impl Fills {
     }
 
     /// Waits until Larder stops.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
     pub async fn stopped(&self) {
         self.tasks.token().cancelled().await;
     }

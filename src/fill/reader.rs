@@ -1,6 +1,8 @@
-//! One running download and what its readers may see of it.
+//! What the readers of a running download may see of it, and how they wait for more.
 //!
-//! (skeleton: the reader's side)
+//! Owns [`FillState`], which `fill::transfer` publishes, and [`FillReader`], which `server::body` polls; calls nothing
+//! of Larder's own. Invariants 4 and 5: a writer that fails or vanishes is an error to its readers, never the end of
+//! the file; nothing at or behind `readable` is read.
 
 use std::fs::File;
 use std::future::Future;
@@ -31,7 +33,7 @@ pub enum FillState {
 
 type Changed = (Result<(), watch::error::RecvError>, watch::Receiver<FillState>);
 
-/// Follows a growing file. Clones start at the beginning again; each holds one descriptor between them.
+/// Follows a growing file. All readers of a download share its one descriptor.
 pub struct FillReader {
     file: Arc<File>,
     state: watch::Receiver<FillState>,

@@ -1,7 +1,7 @@
 //! One zip on its way in: which pieces are asked of whom, where their bytes go, and what readers may see.
 //!
-//! Called by `fill::download`, which says what is promised. The order of this file is that of a download: the walk along the
-//! upstreams, one attempt, its streams, one stream's bytes, publishing, the verdict, the end.
+//! Called by `fill::download`, which says what is promised. The order of this file is that of a download: the walk
+//! along the upstreams, one attempt, its streams, one stream's bytes, publishing, the verdict, the end.
 //!
 //! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
 //! overwritten by something else; the end stays hidden until the zip has been judged.
@@ -126,8 +126,8 @@ impl<'a> Transfer<'a> {
                 self.done_bytes_max = done_bytes;
                 retry.progressed();
             }
-            // Another validator may mean another file, or nothing: begun again from zero, the bytes that readers have been
-            // shown decide.
+            // Another validator may mean another file, or nothing: begun again from zero, the bytes that readers have
+            // been shown decide.
             let may_begin_again = matches!(failure, Failure::Changed { .. }) && !self.differs.load(Ordering::Relaxed);
             if may_begin_again {
                 self.forget_blocks();
@@ -259,7 +259,8 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// Claims a piece and asks for it. `None` if there is nothing left, or the upstream does not give a piece of this file.
+    /// Claims a piece and asks for it. `None` if there is nothing left, or the upstream does not give a piece of this
+    /// file.
     async fn next_piece(&self, upstream: &Arc<Upstream>) -> Result<Option<(Claim, Body, Extent)>, Failure> {
         let Some(identity) = &self.partial.identity else { return Ok(None) };
         let Some(claim) = self.lock().claim() else { return Ok(None) };

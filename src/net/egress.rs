@@ -213,24 +213,6 @@ impl ResponseBody {
             Some(Some(Ok(frame))) => Ok(frame.into_data().ok()),
         }
     }
-
-    /// Reads the whole body if it has at most `limit` bytes; `None` says that it has more.
-    ///
-    /// # Errors
-    /// As [`ResponseBody::chunk`].
-    ///
-    /// # Cancel safety
-    /// What was read is lost when the future is dropped.
-    pub async fn read_at_most(&mut self, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.chunk().await? {
-            if body.len() + chunk.len() > limit {
-                return Ok(None);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(Some(body))
-    }
 }
 
 /// The client. Clones share one pool of connections.
@@ -298,7 +280,8 @@ impl Egress {
         Err(Error::Redirect(format!("more than {REDIRECTS_MAX} in a row")))
     }
 
-    /// Finds out within `limit`, over a connection of its own, whether anything answers at `url`; any HTTP answer will do.
+    /// Finds out within `limit`, over a connection of its own, whether anything answers at `url`; any HTTP answer will
+    /// do.
     ///
     /// # Errors
     /// The step that failed.
@@ -331,8 +314,8 @@ impl Egress {
             sent.insert(credentials.name.clone(), credentials.value.clone());
         }
         let config = &self.config;
-        // Connecting and the handshake have limits of their own inside the connector; this one is mostly about silence on a
-        // connection that is open already.
+        // Connecting and the handshake have limits of their own inside the connector; this one is mostly about silence
+        // on a connection that is open already.
         let limit = config.connect_timeout + config.header_timeout;
         let answer = timeout(limit, self.client.request(request))
             .await

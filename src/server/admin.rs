@@ -1,4 +1,6 @@
 //! What Larder says about itself over HTTP: a front page for people and `/health` for machines.
+//!
+//! Called by `handler` before anything is taken for a module; calls `cache` for the figures. Asks no upstream.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,7 +76,8 @@ fn front_page(headers: &HeaderMap) -> Response<Body> {
     let is_plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c));
     let host = host.filter(is_plain).unwrap_or("THIS-HOST:12345");
     let page = format!(
-        "Larder {}, a Go module cache.\n\nTo use it:\n\n    go env -w GOPROXY=http://{host}\n\nHow it is doing: http://{host}/health\n",
+        "Larder {}, a Go module cache.\n\nTo use it:\n\n    go env -w GOPROXY=http://{host}\n\n\
+         How it is doing: http://{host}/health\n",
         env!("CARGO_PKG_VERSION")
     );
     respond::text(StatusCode::OK, Bytes::from(page))

@@ -1,9 +1,9 @@
 //! What an answer carries: nothing, bytes, a stored file, or a file that is still growing.
 //!
-//! [`Body`] is what the handler returns. Called by `connection`, which turns it into an [`Outgoing`], the body hyper
+//! [`Body`] is what the handler returns. Called by `connection`, which turns it into an `Outgoing`, the body hyper
 //! polls; calls `fill` for growing files and reads files only where that cannot wait.
 //!
-//! A file's bytes do not pass through here. `Outgoing` hands hyper slices of [`PLACEHOLDER`], as long as the piece of
+//! A file's bytes do not pass through here. `Outgoing` hands hyper slices of `PLACEHOLDER`, as long as the piece of
 //! file they stand for, and notes the piece in the connection's queue; the connection's socket recognises the slices by
 //! their address and has the kernel send the piece instead (DESIGN: "sendfile under hyper"). A file small enough is
 //! read instead, so that its head and body leave in one system call.

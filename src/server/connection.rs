@@ -161,19 +161,16 @@ impl Socket {
         polled
     }
 
+    /// Waits until the client takes bytes, and notes it if it does not.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_write_ready(cx)
+        let writable = self.stream.poll_write_ready(cx);
+        if writable.is_pending() { self.note(writable) } else { writable }
     }
 
     /// Sends ordinary bytes that a piece of a file follows: the kernel waits with the last packet until it is full.
     fn poll_send_more(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         loop {
-            let writable = self.poll_writable(cx);
-            if writable.is_pending() {
-                let _ = self.note(writable);
-                return Poll::Pending;
-            }
-            ready!(writable)?;
+            ready!(self.poll_writable(cx))?;
             let sent = self.stream.try_io(Interest::WRITABLE, || {
                 let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
                 Ok(sendmsg(&self.stream, slices, &mut SendAncillaryBuffer::default(), flags)?)
@@ -204,12 +201,7 @@ impl Socket {
 
     fn poll_send_from(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
         loop {
-            let writable = self.poll_writable(cx);
-            if writable.is_pending() {
-                let _ = self.note(writable);
-                return Poll::Pending;
-            }
-            ready!(writable)?;
+            ready!(self.poll_writable(cx))?;
             let length = ready!(self.poll_warm(cx, segment))?;
             if self.must_copy {
                 return self.poll_copy_from(cx, segment, length);

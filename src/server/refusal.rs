@@ -46,7 +46,7 @@ impl Refusal {
         match self {
             Self::NotAllowed(client) => format!(
                 "larder: {client} is not an address this cache serves\n\
-                 hint: start it with -allow and the address blocks it should serve (now: the office network)\n"
+                 hint: its -allow says which networks are served; by default those this machine is in\n"
             ),
             Self::ClientFull => "larder: this machine has too many connections open\n\
                  hint: see -max-connections-per-client\n"

@@ -182,7 +182,78 @@ fn parse_range(value: &str, length: u64) -> Range {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::net::egress;
+    use crate::store;
+    use crate::upstream::{Failure, NotFound};
+
+    /// Every error there is, with its status and whether asking again may help.
+    fn errors(resource: &Resource) -> Vec<(Error, u16, bool)> {
+        let upstream: Arc<str> = Arc::from("https://modules.example");
+        let body = Bytes::from_static(b"not for you\n");
+        let full = || Arc::new(store::Error::Full { path: "x".to_owned() });
+        let in_use = || Arc::new(store::Error::InUse { path: "x".to_owned() });
+        let io = || Arc::new(store::Error::Io { path: "x".to_owned(), source: std::io::ErrorKind::Other.into() });
+        let failed = |failure| Error::Upstream { resource: resource.clone(), failure };
+        let said = |status| NotFound { status, body: body.clone(), upstream: Arc::clone(&upstream) };
+        let refused = |body| Failure::Refused { upstream: Arc::clone(&upstream), status: 403, body };
+        let network = |error| Failure::Network { upstream: Arc::clone(&upstream), error };
+        let (host, reason) = ("modules.example:443".to_owned(), "connection refused".to_owned());
+        vec![
+            (Error::NotFound { status: 404, body: body.clone(), is_remembered: false }, 404, false),
+            (Error::NotFound { status: 410, body: body.clone(), is_remembered: true }, 410, false),
+            (Error::NotStored(resource.clone()), 404, false),
+            (Error::UnknownOffline(resource.clone()), 404, false),
+            (Error::Offline { resource: resource.clone(), reason: reason.clone() }, 504, true),
+            (Error::PrivateLookup(resource.clone()), 403, false),
+            (failed(Failure::NotFound(said(404))), 404, false),
+            (failed(Failure::NotFound(said(410))), 410, false),
+            (failed(refused(body.clone())), 403, false),
+            (failed(refused(Bytes::new())), 403, false),
+            (
+                failed(Failure::Unavailable { upstream: Arc::clone(&upstream), status: 429, retry_after: None }),
+                502,
+                true,
+            ),
+            (failed(network(egress::Error::Connect { host, reason: reason.clone() })), 502, true),
+            (failed(network(egress::Error::Stalled(std::time::Duration::from_secs(30)))), 502, true),
+            (failed(Failure::Offline { upstream: Arc::clone(&upstream), reason: reason.clone() }), 504, true),
+            (failed(Failure::Rejected { upstream: Arc::clone(&upstream), reason }), 502, false),
+            (failed(Failure::Changed { upstream: Arc::clone(&upstream) }), 502, false),
+            (failed(Failure::Store(full())), 507, false),
+            (failed(Failure::Store(in_use())), 500, false),
+            (failed(Failure::Store(io())), 500, false),
+            (failed(Failure::Stopped), 503, true),
+            (Error::Busy, 503, true),
+            (Error::Store(full()), 507, false),
+            (Error::Store(in_use()), 500, false),
+            (Error::Store(io()), 500, false),
+        ]
+    }
+
+    /// Invariant 6: 404 and 410 stand only where they may. And every error has a text that `go` shows: short plain text
+    /// in lower case, an upstream's own words where there are some.
+    #[test]
+    fn invariant_6_every_error_has_its_status_and_text() {
+        let long = format!("example.com/{}m/@v/v1.2.0.zip", "long/".repeat(390));
+        for path in ["example.com/m/@v/v1.2.0.zip", &long] {
+            let resource = Resource::parse(path).unwrap();
+            for (error, status, is_transient) in errors(&resource) {
+                let response = failed(&resource, &error);
+                assert_eq!((response.status().as_u16(), error.is_transient()), (status, is_transient), "{error:?}");
+                assert_eq!(response.headers().get(CONTENT_TYPE), Some(&TEXT), "{error:?}");
+                assert!(response.headers().contains_key(CACHE_STATUS), "{error:?}");
+                let Body::Bytes(body) = response.into_body() else { panic!("{error:?}") };
+                let text = std::str::from_utf8(&body).unwrap();
+                assert!(text.len() <= 648 && text.ends_with('\n') && text.lines().count() <= 2, "{text}");
+                assert!(text.lines().all(|line| !line.is_empty() && !line.ends_with('.')), "{text}");
+                assert!(text.starts_with(char::is_lowercase), "{text}");
+                assert!(text.lines().skip(1).all(|line| line.starts_with("hint: ")), "{text}");
+            }
+        }
+    }
 
     /// The three forms of a single range, and what is none.
     #[test]

@@ -53,17 +53,6 @@ impl StoredFile {
         Ok(Some(Self { file: Arc::new(file), length: metadata.len(), modified_ns }))
     }
 
-    /// Returns the whole content if all of it is in the page cache, without ever waiting for the device.
-    pub fn read_if_cached(&self) -> Option<Bytes> {
-        let length = usize::try_from(self.length).ok()?;
-        let mut content = vec![0; length];
-        let mut buffers = [io::IoSliceMut::new(&mut content)];
-        match rustix::io::preadv2(&*self.file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
-            Ok(read) if read == length => Some(Bytes::from(content)),
-            Ok(_) | Err(_) => None,
-        }
-    }
-
     /// Returns whether the file ends as a zip does, as far as that can be seen without waiting for the
     /// device. A card that lost power may give back files whose end is missing or zero.
     pub fn ends_like_a_zip(&self) -> bool {

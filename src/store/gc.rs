@@ -1,23 +1,25 @@
 //! Removes what has not been used for long, or what there is no room for.
 //!
-//! Owns [`Run`]. Called by `app` (at intervals) and by the command gc (also as a dry run); calls the index, the pins and
-//! the tree. The unit is a module version: `.info`, `.mod`, `.zip` and `.ziphash` go together.
+//! Owns [`Run`]. Called by `app` (at intervals) and by the command gc (also as a dry run); calls the index, the pins
+//! and the tree. The unit is a module version: `.info`, `.mod`, `.zip` and `.ziphash` go together.
 //!
 //! - By age since the last use, only while the clock is trusted. A stamp that no right clock can have made (before
 //!   `CLOCK_FLOOR`, or ahead of now) counts as now, and is rewritten once the clock is trusted.
-//! - By total size and by free space: least recently used first, to the second for the last two hours and to the hour before, until enough is gone. When all versions
-//!   that may go are gone and it is not enough, lists, query answers, lookups and tiles follow, in no order: they are
-//!   small, and asked for again at the price of one request. A list also goes with the last version of its module.
+//! - By total size and by free space: least recently used first, to the second for the last two hours and to the hour
+//!   before, until enough is gone. When all versions that may go are gone and it is not enough, lists, query answers,
+//!   lookups and tiles follow, in no order: they are small, and asked for again at the price of one request. A list
+//!   also goes with the last version of its module.
 //! - Never what is pinned or busy, asked again just before each removal, nor what was used since the run began.
 //!
-//! A crash in the middle leaves a right tree: the zip goes first, then `.ziphash`, `.mod`, `.info`, so that what remains
-//! are files of a version that are right by themselves; then the entry, then empty folders. An entry that outlives its
-//! files is dropped by the next run that comes to it.
+//! A crash in the middle leaves a right tree: the zip goes first, then `.ziphash`, `.mod`, `.info`, so that what
+//! remains are files of a version that are right by themselves; then the entry, then empty folders. An entry that
+//! outlives its files is dropped by the next run that comes to it.
 //!
 //! A run does nothing before the index knows the whole tree ([`Index::is_whole`]): it would take the part for all.
 //!
-//! Memory: two passes over the index. The first sums up the bytes by the time of their last use, which is some ten thousand
-//! numbers a year, however many files there are; the second removes what lies before the time that follows from it.
+//! Memory: two passes over the index. The first sums up the bytes by the time of their last use, which is some ten
+//! thousand numbers a year, however many files there are; the second removes what lies before the time that follows
+//! from it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -355,7 +357,8 @@ impl Plan {
         (slot < self.cutoff || (slot == self.cutoff && self.cutoff_bytes > 0)).then_some(Reason::Room)
     }
 
-    /// Returns the time that counts, coarser the longer ago it is; a wrong clock does not know when now is, but it is last.
+    /// Returns the time that counts, coarser the longer ago it is; a wrong clock does not know when now is, but it is
+    /// last.
     fn slot_of(&self, last_used: Option<UnixSeconds>) -> u64 {
         match last_used {
             Some(last_used) if self.now.since(last_used).as_secs() < EXACT_S => last_used.0,

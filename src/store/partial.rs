@@ -4,14 +4,14 @@
 //!
 //! ```text
 //! HASH.part      the bytes, each at its final offset
-//! HASH.blocks    line 1:  {"format":1,"resource":"…","upstream":"…","etag":"…","length":46000000}
+//! HASH.blocks    line 1:  {"format":1,"resource":"…","upstream":"…","validator":"…","length":46000000}
 //!                then     INDEX CRC32                 one line for each finished block of 256 KiB
 //! ```
 //!
-//! The journal is only appended to, so a kill costs at most the blocks under way. It is not synced with each line: after a
-//! power cut it may be older or newer than the bytes, and that is why every block has a checksum. A block whose bytes
-//! do not match is fetched again. Blocks are kept only with the validator they came under, so that a resumed download
-//! never splices two files.
+//! The journal is only appended to, so a kill costs at most the blocks under way. It is not synced with each line:
+//! after a power cut it may be older or newer than the bytes, and that is why every block has a checksum. A block whose
+//! bytes do not match is fetched again. Blocks are kept only with the validator they came under, so that a resumed
+//! download never splices two files.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -131,8 +131,8 @@ impl Partial {
         self.identity = Some(header.identity);
     }
 
-    /// Starts over with a file of another identity, or with the same one from zero. The first `seen_bytes`, which readers
-    /// have been shown, stay on the disk to be compared with.
+    /// Starts over with a file of another identity, or with the same one from zero. The first `seen_bytes`, which
+    /// readers have been shown, stay on the disk to be compared with.
     ///
     /// # Errors
     /// `Full` when the whole length does not fit on the disk; else what the system says.

@@ -1,4 +1,7 @@
 //! One upstream's good answer, and the question it belongs to.
+//!
+//! Made by `request`, read by `fill`; calls `net::egress` for bodies from the network and `store` for reading a
+//! folder's. Source: RFC 9110, sections 8.8 (validators) and 14 (ranges).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;

@@ -1,4 +1,7 @@
 //! One question to one upstream: the address, the headers, and what the answer's head says.
+//!
+//! Called by `fill` through [`UpstreamList::get`]; calls `net::egress`. Invariant: bytes that are not exactly those
+//! asked for do not leave here as a good answer. Source: RFC 9110, sections 13 to 15; the statuses as `go` reads them.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,6 @@
 //! The way along a list of upstreams, and the attempts at one of them. No I/O but the pause between two attempts.
+//!
+//! Called by `fill`, which asks; calls nothing. Source: Go modules reference, "GOPROXY protocol", for the separators.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,8 +93,8 @@ impl Retry {
         Self { attempts, left: attempts, first_pause, pause: first_pause }
     }
 
-    /// Waits before the next attempt. Returns `false` when the attempts are spent, or `failure` is final and not, in the
-    /// caller's eyes, `worth_another` attempt all the same.
+    /// Waits before the next attempt. Returns `false` when the attempts are spent, or `failure` is final and not, in
+    /// the caller's eyes, `worth_another` attempt all the same.
     ///
     /// # Cancel safety
     /// A dropped wait still counts as an attempt.
@@ -105,7 +107,15 @@ impl Retry {
         let pause = match failure {
             Failure::Unavailable { retry_after: Some(asked), .. } if *asked > RETRY_AFTER_MAX => return false,
             Failure::Unavailable { retry_after: Some(asked), .. } => *asked,
-            _ => self.pause + jitter,
+            Failure::NotFound(_)
+            | Failure::Refused { .. }
+            | Failure::Unavailable { retry_after: None, .. }
+            | Failure::Network { .. }
+            | Failure::Offline { .. }
+            | Failure::Rejected { .. }
+            | Failure::Changed { .. }
+            | Failure::Store(_)
+            | Failure::Stopped => self.pause + jitter,
         };
         self.pause = (self.pause * 2).min(BACKOFF_MAX.max(self.first_pause));
         sleep(pause).await;

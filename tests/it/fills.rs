@@ -85,6 +85,9 @@ fn readers_follow_a_growing_file() {
         let mut head = vec![0; 100_000];
         first.read_exact(&mut head).unwrap();
         assert!(!larder.has(MADE_ZIP), "{connections}: the first bytes came after the last");
+        wait_for("the line about the start", || {
+            larder.log().contains("fetching example.com/made@v1.0.0").then_some(())
+        });
         let mut second = larder.open(MADE_ZIP);
         let mut same = vec![0; 50_000];
         second.read_exact(&mut same).unwrap();
@@ -220,7 +223,7 @@ fn info_must_be_of_its_version() {
 /// A zip that is a web page, cut, longer, another module's or without its directory is refused and not stored,
 /// however its length is announced.
 #[test]
-fn a_wrong_zip_is_refused() {
+fn invariant_5_a_wrong_zip_is_refused() {
     let upstream = Upstream::start();
     for path in [SMALL_ZIP, BIG_ZIP] {
         let truth = std::fs::read(fixture().join(&path[1..])).unwrap();
@@ -320,7 +323,7 @@ fn foreign_names_in_a_zip_are_refused() {
 
 /// A go.mod file above 16 MiB is refused; a list that never ends is, too, with bounded memory.
 #[test]
-fn small_files_have_limits() {
+fn invariant_7_small_files_have_limits() {
     let tree = made_tree();
     tree.put("/example.com/made/@v/v1.1.0.mod", &vec![b'\n'; (16 << 20) + 1]);
     tree.put("/example.com/huge/@v/list", &b"v1.0.0\n".repeat(10 << 20));

@@ -68,7 +68,7 @@ fn lists_tell_what_can_be_had() {
     );
 }
 
-/// Where nothing of a module can be had, the remembered list is the answer, marked as stale.
+/// Where nothing of a module can be had, the remembered list is the answer, marked as stale, and the log says so.
 #[test]
 fn remembered_lists_are_better_than_none() {
     let tree = three_versions();
@@ -80,6 +80,7 @@ fn remembered_lists_are_better_than_none() {
     let offline = larder.settled(&list).expect(200);
     assert_eq!(offline.text(), online.text());
     assert!(is_stale_or_offline(&offline), "{}", offline.header("cache-status"));
+    assert!(larder.log().contains("out of reach, serving what is stored"), "{}", larder.log());
 }
 
 /// Offline, pseudo-versions are left out of a computed list, and @latest of a module without tags is the one stored.

@@ -339,7 +339,7 @@ fn damaged_partials_are_survived() {
 
 /// A download interrupted by an orderly stop is resumed as well.
 #[test]
-fn a_stopped_download_is_resumed() {
+fn invariant_9_a_stopped_download_is_resumed() {
     let tree = made_tree();
     let truth = tree.read(MADE_ZIP);
     assert!(truth == module_zip("example.com/made", "v1.0.0", MADE_BYTES));

@@ -20,6 +20,20 @@ fn the_line_to_copy_is_printed() {
     assert!(log.contains(env!("CARGO_PKG_VERSION")), "{log}");
 }
 
+/// Several addresses are served on one port, also a free one, and IPv4 ones beside all of IPv6.
+#[test]
+fn several_addresses_share_a_port() {
+    let upstream = Upstream::start();
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    let addresses = if has_ipv6 { "127.0.0.1,127.0.0.2,::" } else { "127.0.0.1,127.0.0.2" };
+    let larder = Start::on(&upstream).args(["-listen", addresses]).run();
+    let port = larder.address().port();
+    for host in ["127.0.0.1", "127.0.0.2", "[::1]"].iter().filter(|host| has_ipv6 || !host.starts_with('[')) {
+        let connected = std::net::TcpStream::connect(format!("{host}:{port}"));
+        assert!(connected.is_ok(), "{host}: {}", larder.log());
+    }
+}
+
 /// `-log-requests` logs each request with the client, the path and whether it was a hit; without it hits leave no line.
 #[test]
 fn requests_are_logged_when_asked_for() {
@@ -40,6 +54,9 @@ fn requests_are_logged_when_asked_for() {
     assert!(lines[0].contains("miss"), "{}", lines[0]);
     let quiet = Larder::start(&upstream);
     quiet.hit(SMALL_ZIP);
+    // The download's own line comes when the index knows of the file, a moment after the first hit.
+    let stored = format!("stored {}", &SMALL_ZIP[1..]);
+    wait_for("the line of the download", || quiet.log().contains(&stored).then_some(()));
     let before = quiet.log().len();
     for _ in 0..10 {
         assert!(quiet.get(SMALL_ZIP).expect(200).is_hit());

@@ -26,7 +26,7 @@ fn fill(larder: &Larder) {
 }
 
 /// A damaged, emptied, foreign or missing index loses no module: everything stored is served without the upstream,
-/// and the pins are kept.
+/// the pins are kept, and one line of the log says that the index was made anew.
 #[test]
 fn invariant_3_a_damaged_index_loses_nothing() {
     type Harm = fn(&Path);
@@ -67,6 +67,9 @@ fn invariant_3_a_damaged_index_loses_nothing() {
             assert!(answer.body == std::fs::read(fixture().join(&path[1..])).unwrap(), "{why}: {path}");
         }
         assert_eq!(upstream.requests(), 0, "{why}: something was fetched again");
+        wait_for(&format!("{why}: the line about the index"), || {
+            (larder.log().matches("from the tree").count() == 1).then_some(())
+        });
         let pins = larder.command(&["pins"]);
         assert!(String::from_utf8_lossy(&pins.stdout).contains("rsc.io/quote"), "{why}: the pin is gone");
         larder.get("/rsc.io/sampler/@v/v1.3.0.mod").expect(200);

@@ -213,7 +213,7 @@ fn invariant_10_credentials_follow_no_redirect_and_reach_no_log() {
 }
 
 /// An upstream is asked over TLS with either version of HTTP, large zips over several connections too; one whose
-/// certificate nobody vouches for is out of reach.
+/// certificate nobody vouches for is out of reach, and a redirect to plain http is not followed.
 #[test]
 fn tls_upstreams_are_verified() {
     let certificates = temp_dir();
@@ -228,6 +228,9 @@ fn tls_upstreams_are_verified() {
             assert!(larder.get(path).expect(200).body == truth, "{path} {more:?}");
         }
         assert!(upstream.log_of(BIG_ZIP).len() > 1, "{more:?}");
+        let elsewhere = "/rsc.io/sampler/@v/v1.3.0.mod";
+        upstream.faults(json!([{"match": "sampler", "redirect": format!("{}{elsewhere}", upstream.url)}]));
+        assert!(larder.get(elsewhere).expect(502).text().contains("from https to http") && !larder.has(elsewhere));
         let stranger = Start::upstream(&url).args(["-retry-attempts", "1"]).run();
         assert!(stranger.get(MOD).status >= 400, "{more:?}: served over a connection nobody vouches for");
         assert!(!stranger.has(MOD) && stranger.log().contains("certificate"), "{more:?}: {}", stranger.log());

@@ -1,4 +1,7 @@
 //! Makes the connections the client's pool asks for: resolve, dial, and TLS where the scheme says so.
+//!
+//! Called by hyper-util's pool; calls `resolver` and `dial`. Each step has its own limit and its own error, which
+//! `egress` finds again below the pool's.
 
 use std::future::Future;
 use std::io;

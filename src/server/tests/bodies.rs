@@ -136,7 +136,7 @@ async fn growing_file_is_followed_and_its_tail_held_back() {
 
 /// A download that fails, vanishes or ends short never looks like a complete answer, with or without a length.
 #[tokio::test]
-async fn failed_download_never_ends_cleanly() {
+async fn invariant_4_failed_download_never_ends_cleanly() {
     let server = TestServer::start();
     let bytes = noise(600_000);
     let ends = [FillState::Failed("upstream cut".into()), FillState::Sealed { length: 500_000 }];

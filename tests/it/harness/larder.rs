@@ -187,6 +187,11 @@ impl Larder {
         signal(self.pid(), Signal::TERM);
     }
 
+    /// Sends SIGINT, as Ctrl-C does, without waiting.
+    pub(crate) fn signal_int(&self) {
+        signal(self.pid(), Signal::INT);
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
