@@ -107,13 +107,13 @@ impl Housekeeper {
     }
 
     fn run_alone(&self, limits: Limits, mode: Mode, each: &mut dyn FnMut(&Removal)) -> Result<Report, Error> {
-        let pins = self.pins()?;
         // Downloads that broke off and that nobody has taken up again go before anything that is complete.
         if mode == Mode::Remove && self.is_room_missing() {
             let freed = partial::prune(&self.root.join(".larder/tmp"), 0)?;
             log::debug!("unfinished downloads removed bytes={freed}");
         }
         self.wait_for_index()?;
+        let pins = self.pins()?;
         // What has come in during the last moments counts too.
         self.index.maintain();
         let run = Run {

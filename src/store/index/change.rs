@@ -173,7 +173,7 @@ mod tests {
         for number in 0..327_680 {
             counts[usize::from(version_bucket(&format!("example.com/owner/module{number}")))] += 1;
         }
-        // Ten are expected; a fair spread leaves less than one bucket in a million above 32.
-        assert!(counts.iter().all(|&count| count < 40), "{:?}", counts.iter().max());
+        // Forty are expected; a fair spread leaves less than one bucket in a million above 75.
+        assert!(counts.iter().all(|&count| count < 90), "{:?}", counts.iter().max());
     }
 }

@@ -101,8 +101,7 @@ impl Class {
     pub(super) fn buckets(self) -> u16 {
         match self {
             Self::Version => 8192,
-            Self::Mutable => 4096,
-            Self::Negative => 4096,
+            Self::Mutable | Self::Negative => 4096,
         }
     }
 }
