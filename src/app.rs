@@ -51,7 +51,7 @@ pub fn main(config: Config, warnings: &[String], invocation: &Invocation) -> Exi
     if let Some(request) = commands::request(&config, invocation) {
         return commands::run(&config, &request);
     }
-    let bars = logging::start(&config.log_level, is_under_journal());
+    let bars = logging::start(&config.log_level, is_under_journal(), config.log_requests);
     for warning in warnings {
         log::warn!("{warning}");
     }
@@ -82,7 +82,7 @@ fn failed(text: &str) -> ExitCode {
 async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String> {
     let clock = Clock::system();
     let stop = CancellationToken::new();
-    stop_on_signals(&stop)?;
+    let hurry = stop_on_signals(&stop)?;
     listener::raise_open_files();
     let store =
         Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
@@ -121,11 +121,14 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
         store.write_outside(path, text.as_bytes()).map_err(|err| format!("cannot write the ready file: {err}"))?;
     }
     let handle = move |request, connection| Arc::clone(&handler).handle(request, connection);
-    server::serve(listeners, handle, server_config, clock, &serving, stop.clone()).await;
+    tokio::select! {
+        () = server::serve(listeners, handle, server_config, clock, &serving, stop.clone()) => {}
+        () = hurry.cancelled() => log::warn!("stopping at once: running answers are cut off"),
+    }
 
     log::info!("stopping");
     stop.cancel();
-    serving.drain(TASKS_DEADLINE).await;
+    serving.drain(if hurry.is_cancelled() { Duration::ZERO } else { TASKS_DEADLINE }).await;
     if !working.drain(TASKS_DEADLINE).await {
         log::warn!("some downloads did not stop in time; they are resumed at the next start");
     }
@@ -194,15 +197,20 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
     Ok(listeners)
 }
 
-fn stop_on_signals(stop: &CancellationToken) -> Result<(), String> {
+/// Lets the first signal stop Larder. Returns what a second one cancels: somebody does not want to wait.
+fn stop_on_signals(stop: &CancellationToken) -> Result<CancellationToken, String> {
+    let hurry = CancellationToken::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signals = signal(kind).map_err(|err| format!("cannot listen for signals: {err}"))?;
-        let stop = stop.clone();
+        let (stop, hurry) = (stop.clone(), hurry.clone());
         Tasks::new().spawn("signals", async move {
-            if signals.recv().await.is_some() {
+            while signals.recv().await.is_some() {
+                if stop.is_cancelled() {
+                    hurry.cancel();
+                }
                 stop.cancel();
             }
         });
     }
-    Ok(())
+    Ok(hurry)
 }

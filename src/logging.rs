@@ -32,10 +32,15 @@ impl Log for AboveBars {
 
 /// Starts the logger with the levels of `filter` (the syntax of `RUST_LOG`). Called once, before anything is logged.
 ///
+/// Requests are logged where they are asked for, whatever the levels.
+///
 /// Returns where progress bars can be shown, if stderr is a terminal.
-pub fn start(filter: &str, is_under_journal: bool) -> Option<MultiProgress> {
+pub fn start(filter: &str, is_under_journal: bool, log_requests: bool) -> Option<MultiProgress> {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(filter);
+    if log_requests {
+        builder.filter_module("request", log::LevelFilter::Info);
+    }
     let is_terminal = std::io::stderr().is_terminal();
     // systemd hands over a pipe to the journal, which stamps and ranks each line itself.
     if is_under_journal && !is_terminal {

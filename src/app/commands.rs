@@ -44,7 +44,7 @@ fn rules(config: &Config, invocation: &Invocation) -> Rules {
 /// Carries out a command and prints its answer.
 pub(super) fn run(config: &Config, request: &Request) -> ExitCode {
     let is_default_level = config.log_level == "info";
-    logging::start(if is_default_level { COMMAND_LOG_LEVEL } else { &config.log_level }, false);
+    logging::start(if is_default_level { COMMAND_LOG_LEVEL } else { &config.log_level }, false, false);
     let mut code = super::EXIT_FAILURE;
     let mut out = io::stdout().lock();
     let mut is_read = true;

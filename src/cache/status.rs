@@ -19,6 +19,8 @@ pub enum Forward {
 pub struct CacheStatus {
     /// Why an upstream was asked; nothing if the answer was stored.
     pub forward: Option<Forward>,
+    /// Whether there is no answer, neither stored nor from an upstream.
+    pub is_unanswered: bool,
     /// Whether another request's fill served this one as well.
     pub is_collapsed: bool,
     /// For how many seconds more the answer counts as fresh; below zero it is stale. Nothing if it never changes.
@@ -36,6 +38,11 @@ impl CacheStatus {
     /// Returns the status of an answer that an upstream was asked for.
     pub fn forwarded(forward: Forward, is_collapsed: bool) -> Self {
         Self { forward: Some(forward), is_collapsed, ..Self::default() }
+    }
+
+    /// Returns the status of an error that neither the cache nor an upstream has answered.
+    pub fn unanswered(detail: &'static str) -> Self {
+        Self { is_unanswered: true, ..Self::default() }.with_detail(detail)
     }
 
     /// Returns the same with a detail.
@@ -58,6 +65,7 @@ impl CacheStatus {
 impl fmt::Display for CacheStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.forward {
+            None if self.is_unanswered => "Larder",
             None => "Larder; hit",
             Some(Forward::UriMiss) => "Larder; fwd=uri-miss",
             Some(Forward::Stale) => "Larder; fwd=stale",

@@ -158,11 +158,17 @@ pub struct Loaded {
 pub struct ConfigErrors {
     /// Each a line: source, setting, what is wrong.
     pub mistakes: Vec<String>,
+    /// Whether the settings are right but not built yet.
+    pub is_not_yet: bool,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mistakes.as_slice() {
+            missing if self.is_not_yet => {
+                f.write_str("this version cannot do yet what is configured:")?;
+                missing.iter().try_for_each(|setting| write!(f, "\n  {setting}"))
+            }
             [mistake] => write!(f, "the configuration has a mistake: {mistake}"),
             mistakes => {
                 write!(f, "the configuration has {} mistakes:", mistakes.len())?;
@@ -199,7 +205,7 @@ impl Config {
         if report.is_clean() {
             Ok(Loaded { config, warnings: report.warnings, origins, not_yet })
         } else {
-            Err(ConfigErrors { mistakes: report.mistakes })
+            Err(ConfigErrors { mistakes: report.mistakes, is_not_yet: false })
         }
     }
 
@@ -256,7 +262,7 @@ impl Loaded {
         if self.not_yet.is_empty() {
             Ok((self.config, self.warnings))
         } else {
-            Err(ConfigErrors { mistakes: self.not_yet })
+            Err(ConfigErrors { mistakes: self.not_yet, is_not_yet: true })
         }
     }
 }

@@ -96,6 +96,14 @@ pub enum Error {
     /// The connection broke.
     #[error("connection ended early: {0}")]
     Ended(String),
+    /// The host that a redirect led to did not answer well.
+    #[error("redirected to {host}: {reason}")]
+    Elsewhere {
+        /// That host.
+        host: String,
+        /// The step that failed there.
+        reason: String,
+    },
     /// A redirect that cannot be followed.
     #[error("redirect: {0}")]
     Redirect(String),
@@ -106,7 +114,7 @@ impl Error {
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Dns { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::HeaderTimeout(_) => true,
-            Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Redirect(_) => false,
+            Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Elsewhere { .. } | Self::Redirect(_) => false,
         }
     }
 
@@ -114,7 +122,7 @@ impl Error {
     pub fn token(&self) -> &'static str {
         match self {
             Self::Dns { .. } => "dns_error",
-            Self::Connect { .. } => "destination_unavailable",
+            Self::Connect { .. } | Self::Elsewhere { .. } => "destination_unavailable",
             Self::Tls { .. } => "tls_protocol_error",
             Self::HeaderTimeout(_) => "http_response_timeout",
             Self::Stalled(_) | Self::TooSlow(_) => "connection_read_timeout",
@@ -260,7 +268,7 @@ impl Egress {
             let response = self.get_once(&at, headers, credentials).await.map_err(|err| match hop {
                 0 => err,
                 // The upstream itself can be reached: where it sent us is not its own state.
-                _ => Error::Redirect(format!("to {}: {err}", at.host_str().unwrap_or_default())),
+                _ => Error::Elsewhere { host: at.host_str().unwrap_or_default().to_owned(), reason: err.to_string() },
             })?;
             if !is_redirect(response.status) {
                 return Ok(response);

@@ -52,8 +52,9 @@ pub(super) fn failed(resource: &Resource, error: &Error) -> Response<Body> {
     let mut response =
         text(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY), error.client_text());
     let status = match error {
-        Error::NotFound { is_remembered: true, .. } | Error::NotStored(_) => CacheStatus::hit().with_detail("negative"),
-        Error::Offline { .. } | Error::UnknownOffline(_) => CacheStatus::hit().with_detail("offline"),
+        Error::NotFound { is_remembered: true, .. } => CacheStatus::hit().with_detail("negative"),
+        Error::NotStored(_) => CacheStatus::unanswered("not-stored"),
+        Error::Offline { .. } | Error::UnknownOffline(_) => CacheStatus::unanswered("offline"),
         Error::NotFound { .. } | Error::Upstream { .. } | Error::PrivateLookup(_) | Error::Busy | Error::Store(_) => {
             CacheStatus::forwarded(Forward::UriMiss, false)
         }

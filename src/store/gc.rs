@@ -407,10 +407,8 @@ fn log_report(report: &Report, mode: Mode, took: Duration) {
     );
     if removed.bytes < *needed_bytes || *failures > 0 {
         log::warn!("{line} failures={failures}; {needed_bytes} bytes had to go for the limits");
-    } else if removed.files > 0 {
-        log::info!("{line}");
     } else {
-        log::debug!("{line}");
+        log::info!("{line}");
     }
 }
 

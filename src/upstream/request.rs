@@ -60,7 +60,13 @@ impl UpstreamList {
         resource: &Resource,
         ask: &Ask,
     ) -> Result<Answer, Failure> {
-        let network = |error: egress::Error| Failure::Network { upstream: Arc::clone(&upstream.name), error };
+        let network = |error: egress::Error| match error {
+            // Asking again would only lead there again.
+            egress::Error::Redirect(_) => {
+                Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: error.to_string() }
+            }
+            _ => Failure::Network { upstream: Arc::clone(&upstream.name), error },
+        };
         let url =
             address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
         let mut response = self.egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
