@@ -28,7 +28,7 @@ use crate::fill::FillReader;
 
 /// The longest piece of a file sent by one system call. A longer one would keep a worker from other connections; a
 /// quarter of it made a 1 MB zip cost up to three times the CPU, because the client was woken for each part.
-const PIECE_BYTES_MAX: usize = 1024 * 1024;
+const PIECE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Stands for bytes of a file on their way through hyper. Never read, so it takes no memory.
 static PLACEHOLDER: [u8; PIECE_BYTES_MAX] = [0; PIECE_BYTES_MAX];

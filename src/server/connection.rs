@@ -48,6 +48,8 @@ use super::page_cache::{PageCache, Warming, became_shorter, length_in_memory};
 /// A request head longer than this is refused with 431; go sends a few hundred bytes.
 const REQUEST_HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// After so many bytes of files a connection lets others have their turn.
+const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// What is read at a time where the kernel cannot send the file itself.
 const COPY_BYTES_MAX: usize = 16 * 1024;
 
@@ -141,6 +143,8 @@ struct Socket {
     warming: Option<Warming>,
     /// How many of the segment's next bytes have just been seen in memory or brought there.
     warm_length: usize,
+    /// How many bytes of files have been sent since others had their turn.
+    sent_in_turn: usize,
     /// Set while the client takes no more bytes.
     is_blocked: bool,
     /// Set when the kernel has refused to send from this kind of file.
@@ -149,7 +153,16 @@ struct Socket {
 
 impl Socket {
     fn new(stream: TcpStream, link: Arc<Link>) -> Self {
-        Self { stream, link, segment: None, warming: None, warm_length: 0, is_blocked: false, must_copy: false }
+        Self {
+            stream,
+            link,
+            segment: None,
+            warming: None,
+            warm_length: 0,
+            sent_in_turn: 0,
+            is_blocked: false,
+            must_copy: false,
+        }
     }
 
     /// Notes whether the client takes bytes, for the limit on those that do not.
@@ -200,28 +213,39 @@ impl Socket {
     }
 
     fn poll_send_from(&mut self, cx: &mut Context<'_>, segment: &Segment) -> Poll<io::Result<usize>> {
+        if self.sent_in_turn >= TURN_BYTES_MAX {
+            // Others go first now. Going on with a client that drains its socket at this very moment would also be
+            // expensive: the two of us would hand each other small pieces.
+            self.sent_in_turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         loop {
             ready!(self.poll_writable(cx))?;
             let length = ready!(self.poll_warm(cx, segment))?;
             if self.must_copy {
                 return self.poll_copy_from(cx, segment, length);
             }
-            // The bytes may leave memory again while the client makes us wait, so they are looked for each time.
-            self.warm_length = 0;
             let mut offset = segment.offset;
             let sent = self
                 .stream
                 .try_io(Interest::WRITABLE, || Ok(sendfile(&self.stream, &segment.file, Some(&mut offset), length)?));
             match sent {
                 Ok(0) => return Poll::Ready(Err(became_shorter())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if cannot_send_files(&error) => {
-                    self.must_copy = true;
-                    self.warm_length = length;
+                // The bytes may leave memory again while the client makes us wait: they are looked for once more then.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.warm_length = 0;
+                    self.sent_in_turn = 0;
                 }
+                Err(error) if cannot_send_files(&error) => self.must_copy = true,
                 // A short count does not mean that the socket is full: a signal or the file system may have cut it
                 // short. So the next call is made until the kernel says that it would block.
-                sent => return self.note(Poll::Ready(sent)),
+                sent => {
+                    let bytes = sent.as_ref().copied().unwrap_or(length);
+                    self.sent_in_turn += bytes;
+                    self.warm_length = length - bytes;
+                    return self.note(Poll::Ready(sent));
+                }
             }
         }
     }
