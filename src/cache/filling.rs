@@ -46,10 +46,11 @@ impl Cache {
         if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
             return self.publish_stored(resource, head, stored, "", false).await;
         }
-        let entry = self.remembered_of(resource).await.ok().and_then(|(entry, _)| entry);
+        let entry =
+            if is_mutable { self.remembered_of(resource).await.ok().and_then(|(entry, _)| entry) } else { None };
         // Somebody else's fill may have ended between this request's look at the index and its turn here.
         if let (Some(stored), Some(entry)) = (&stored, &entry)
-            && self.is_fresh(entry.fetched)
+            && entry.is_fresh(self.clock.now(), self.config.fresh_for)
         {
             return self.publish_stored(resource, head, stored.clone(), "", true).await;
         }

@@ -149,7 +149,9 @@ impl Cache {
             return Ok(Reply { content, status: CacheStatus::hit() });
         }
         let (_, negative) = self.remembered_of(resource).await?;
-        if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
+        if let Some(negative) =
+            negative.as_ref().filter(|negative| negative.is_fresh(self.clock.now(), self.config.fresh_for))
+        {
             return Err(remembered(negative));
         }
         if fetch_mode == FetchMode::CachedOnly {
@@ -251,12 +253,6 @@ impl Cache {
             return Some("network-mode is offline".to_owned());
         }
         self.upstreams.offline_reason_for(resource)
-    }
-
-    /// Returns whether something learnt at `fetched` counts as fresh. A time ahead of the clock proves nothing.
-    fn is_fresh(&self, fetched: UnixSeconds) -> bool {
-        let now = self.clock.now();
-        fetched <= now && now.since(fetched) < self.config.fresh_for
     }
 }
 

@@ -21,10 +21,12 @@ impl Cache {
         let (entry, negative) = self.remembered_of(resource).await?;
         // A file without an entry was not put there by us: it counts as old.
         let entry = entry.unwrap_or_default();
-        if let Some(stored) = stored.clone().filter(|_| self.is_fresh(entry.fetched)) {
+        if let Some(stored) = stored.clone().filter(|_| entry.is_fresh(self.clock.now(), self.config.fresh_for)) {
             return Ok(self.stored_reply(stored, &entry));
         }
-        if let Some(negative) = negative.as_ref().filter(|negative| self.is_fresh(negative.fetched)) {
+        if let Some(negative) =
+            negative.as_ref().filter(|negative| negative.is_fresh(self.clock.now(), self.config.fresh_for))
+        {
             return Err(remembered(negative));
         }
         if fetch_mode == FetchMode::CachedOnly {

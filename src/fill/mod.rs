@@ -193,11 +193,6 @@ impl Fills {
         Some(Follower { head, is_collapsed: false })
     }
 
-    /// Returns whether a file of this name is on its way in.
-    pub fn is_running(&self, resource: &Resource) -> bool {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(resource)
-    }
-
     /// Returns whether any of the three files of `version` is on its way in.
     pub fn is_filling(&self, version: &ModuleVersion) -> bool {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,13 +78,7 @@ impl SmallFiles {
                         error: Error::TooSlow(ATTEMPT_TIMEOUT),
                     },
                 };
-                if let Failure::Network { error, .. } = &failure {
-                    self.upstreams.look_into(&upstream, error).await;
-                }
-                if !retry.again(&failure, &upstream, false).await {
-                    if let Failure::Network { error, .. } = &failure {
-                        self.upstreams.give_up(&upstream, error);
-                    }
+                if !self.upstreams.try_again(&mut retry, &failure, &upstream, false).await {
                     walk.failed(failure)?;
                     break;
                 }

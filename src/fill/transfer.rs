@@ -62,8 +62,6 @@ pub(super) struct Transfer<'a> {
     head: &'a HeadWriter,
     /// The most bytes that were ever there; only more than that is progress.
     done_bytes_max: u64,
-    /// The length of the finished file.
-    length: u64,
     upstream: Arc<str>,
 }
 
@@ -91,7 +89,6 @@ impl<'a> Transfer<'a> {
             writes: Arc::new(Semaphore::new(usize::try_from(WRITES_MAX).unwrap_or_default())),
             differs: AtomicBool::new(false),
             head,
-            length: 0,
             upstream,
         }
     }
@@ -132,13 +129,7 @@ impl<'a> Transfer<'a> {
             if may_begin_again {
                 self.forget_blocks();
             }
-            if let Failure::Network { error, .. } = &failure {
-                self.with.upstreams.look_into(upstream, error).await;
-            }
-            if !retry.again(&failure, upstream, may_begin_again).await {
-                if let Failure::Network { error, .. } = &failure {
-                    self.with.upstreams.give_up(upstream, error);
-                }
+            if !self.with.upstreams.try_again(&mut retry, &failure, upstream, may_begin_again).await {
                 return Err(failure);
             }
             log::info!("resuming download {} reason={failure} bytes={done_bytes}", self.module);
@@ -203,7 +194,7 @@ impl<'a> Transfer<'a> {
         let is_same = self.partial.identity.as_ref().is_some_and(|identity| is_piece_of(identity, answer));
         match claim {
             Some(claim) if is_same => {
-                self.publisher.announce(self.partial.identity.as_ref().and_then(|identity| identity.length));
+                self.publisher.announce(answer.length);
                 Ok(claim)
             }
             claim => {
@@ -233,7 +224,7 @@ impl<'a> Transfer<'a> {
         let claim = segments.claim().ok_or_else(|| rejected("the zip is empty".to_owned()))?;
         self.partial.begin(&identity, self.publisher.shown_bytes())?;
         *self.lock() = segments;
-        self.publisher.announce(self.partial.identity.as_ref().and_then(|identity| identity.length));
+        self.publisher.announce(answer.length);
         Ok(claim)
     }
 
@@ -400,7 +391,6 @@ impl<'a> Transfer<'a> {
     /// Checks the complete file and, if it is good, lets readers have the tail.
     async fn judge(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
         let length = self.lock().prefix();
-        self.length = length;
         self.partial.set_length(length)?;
         let (file, module) = (Arc::clone(&self.partial.file), self.module.clone());
         let verdict = store::blocking(move || Ok(judge::check_zip(&file, length, &module))).await?;

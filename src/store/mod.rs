@@ -220,14 +220,6 @@ impl Store {
         pruned.map(|_| ()).map_err(|err| Error::at(TMP, err))
     }
 
-    /// Removes the file of `resource`, if there is one; for the blocking pool.
-    ///
-    /// # Errors
-    /// What the system says.
-    pub fn remove(&self, resource: &Resource) -> Result<(), Error> {
-        self.unlink(&resource.path())
-    }
-
     /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::net::egress;
-use crate::upstream::{Source, Upstream, UpstreamList};
+use crate::upstream::{Failure, Retry, Source, Upstream, UpstreamList};
 
 const FIRST_PROBE_AFTER: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(15);
@@ -60,12 +60,34 @@ impl Upstream {
 }
 
 impl UpstreamList {
+    /// Waits before the next attempt, as [`Retry::again`] says, and draws from a failure of the network what it says about the
+    /// upstream itself. Returns whether there is a next attempt.
+    ///
+    /// # Cancel safety
+    /// A dropped wait still counts as an attempt.
+    pub async fn try_again(
+        self: &Arc<Self>,
+        retry: &mut Retry,
+        failure: &Failure,
+        upstream: &Arc<Upstream>,
+        worth_another: bool,
+    ) -> bool {
+        if let Failure::Network { error, .. } = failure {
+            self.look_into(upstream, error).await;
+        }
+        let again = retry.again(failure, upstream, worth_another).await;
+        if let (false, Failure::Network { error, .. }) = (again, failure) {
+            self.give_up(upstream, error);
+        }
+        again
+    }
+
     /// Looks into a silence. One slow answer does not make an upstream unreachable, and a connection that was good can
     /// have died unnoticed, so a fresh connection decides before the request goes on: those after it need not wait.
     ///
     /// # Cancel safety
     /// The upstream counts as reachable still when the future is dropped.
-    pub async fn look_into(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
+    async fn look_into(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
         let is_silence = matches!(error, egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_));
         let Source::Http { base, .. } = &upstream.source else { return };
         if !is_silence {
@@ -86,7 +108,7 @@ impl UpstreamList {
 
     /// Notes a failure after which the upstream is not asked again for now: if it was one of a fresh connection, others
     /// need not find out for themselves.
-    pub fn give_up(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
+    fn give_up(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
         if matches!(error, egress::Error::Dns { .. } | egress::Error::Connect { .. } | egress::Error::Tls { .. }) {
             self.note_unreachable(upstream, error);
         }

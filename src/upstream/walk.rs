@@ -98,7 +98,7 @@ impl Retry {
     ///
     /// # Cancel safety
     /// A dropped wait still counts as an attempt.
-    pub async fn again(&mut self, failure: &Failure, upstream: &Upstream, worth_another: bool) -> bool {
+    pub(super) async fn again(&mut self, failure: &Failure, upstream: &Upstream, worth_another: bool) -> bool {
         self.left = self.left.saturating_sub(1);
         if self.left == 0 || !(failure.is_transient() || worth_another) || upstream.is_down() {
             return false;
