@@ -49,6 +49,7 @@ pub mod config;
 
 pub mod app;
 
+pub mod check;
 pub mod clock;
 pub mod logging;
 pub mod shutdown;

@@ -4,8 +4,12 @@
 //! DNS over HTTPS and proxies by name from becoming a circle. `cidr` and `redacted` are plain values: which clients are
 //! meant, and what of an address may be shown.
 
+pub mod bootstrap;
+pub mod candidates;
 pub mod cidr;
 pub mod dial;
 pub mod egress;
 pub mod redacted;
 pub mod resolver;
+pub mod stream;
+pub mod target;

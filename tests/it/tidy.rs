@@ -8,33 +8,37 @@ use std::path::{Path, PathBuf};
 /// Each module and those it may use, from the top of the drawing to its ground.
 ///
 /// `config` composes the lower modules' own configurations and is used by those at the top alone.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 20] = [
     ("app", &ALL_BELOW_APP),
+    ("doctor", &["check", "clock", "config", "net"]),
     ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
     ("progress", &["fill", "module"]),
     ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),
-    ("server", &["cache", "clock", "fill", "module", "net", "resource", "shutdown", "store"]),
+    ("server", &["cache", "check", "clock", "fill", "module", "net", "resource", "shutdown", "store"]),
     ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),
     ("fill", &["clock", "module", "net", "resource", "shutdown", "store", "upstream"]),
     ("upstream", &["clock", "module", "net", "resource", "shutdown", "store"]),
     ("store", &["clock", "module", "resource", "shutdown", "sumdb"]),
-    ("net", &["clock", "shutdown"]),
+    ("net", &["check", "clock", "shutdown"]),
     ("cli", &["config"]),
     ("config", &["module", "net"]),
     ("logging", &[]),
     ("resource", &["module", "sumdb"]),
     ("sumdb", &["module"]),
     ("module", &[]),
+    ("check", &[]),
     ("shutdown", &["clock"]),
     ("clock", &[]),
 ];
 
-const ALL_BELOW_APP: [&str; 17] = [
+const ALL_BELOW_APP: [&str; 19] = [
     "cache",
+    "check",
     "cli",
     "clock",
     "config",
     "control",
+    "doctor",
     "fill",
     "housekeeping",
     "logging",

@@ -15,14 +15,13 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::net::dial;
 use crate::net::egress::{Config, Error};
 use crate::net::resolver::Resolver;
+use crate::net::stream::Stream;
 
 /// Connects for the pool. Clones share the TLS session cache.
 #[derive(Clone)]
@@ -43,7 +42,7 @@ impl Connector {
         }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, Error> {
+    async fn connect(self, uri: Uri) -> Result<TokioIo<Pooled>, Error> {
         let host = uri.host().unwrap_or_default().to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
@@ -54,21 +53,21 @@ impl Connector {
             .await
             .map_err(|err| Error::Connect { host: target.clone(), reason: err.to_string() })?;
         if !is_tls {
-            return Ok(TokioIo::new(Stream::Plain(tcp)));
+            return Ok(TokioIo::new(Pooled(Stream::Plain(tcp))));
         }
         let failed = |reason: String| Error::Tls { host: target.clone(), reason };
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(|err| failed(err.to_string()))?;
-        let stream = timeout(self.tls_timeout, self.tls.connect(name, tcp))
+        let stream = timeout(self.tls_timeout, self.tls.connect(name, Stream::Plain(tcp)))
             .await
             .map_err(|_| failed(format!("no handshake within {} s", self.tls_timeout.as_secs())))?
             .map_err(|err| failed(err.to_string()))?;
-        Ok(TokioIo::new(Stream::Tls(Box::new(stream))))
+        Ok(TokioIo::new(Pooled(Stream::Tls(Box::new(stream)))))
     }
 }
 
 impl tower_service::Service<Uri> for Connector {
-    type Response = TokioIo<Stream>;
+    type Response = TokioIo<Pooled>;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
@@ -81,49 +80,31 @@ impl tower_service::Service<Uri> for Connector {
     }
 }
 
-/// A connection to an upstream, with or without TLS.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// A connection as the pool sees it.
+pub(super) struct Pooled(Stream);
 
-impl Connection for Stream {
+impl Connection for Pooled {
     fn connected(&self) -> Connected {
-        match self {
-            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => Connected::new().negotiated_h2(),
-            Self::Plain(_) | Self::Tls(_) => Connected::new(),
-        }
+        if self.0.is_h2() { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Pooled {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Pooled {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
     }
 }

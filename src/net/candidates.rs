@@ -1,0 +1,241 @@
+//! Several servers that do the same, in order of preference: DNS servers, proxies. The dead ones are passed over.
+//!
+//! Owns [`Candidates`]. Called by `resolver` and `proxy`; calls `clock`. The first one is asked; when it fails, or is
+//! silent for [`PATIENCE`], the next is asked beside it, and the first good answer counts. Whoever failed by its own
+//! fault, or was still silent when another one answered, cools down: it is asked again only when nobody else is left, or
+//! when its time is over.
+//!
+//! Invariant: as long as there is one candidate, there is somebody to ask; a cool-down never makes a request fail.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::sleep;
+
+use crate::clock::Clock;
+
+/// How long a candidate may be silent before the next one is asked beside it.
+pub const PATIENCE: Duration = Duration::from_millis(700);
+/// How long a dead candidate is left alone at first; it doubles from there.
+pub const COOL_DOWN_MIN: Duration = Duration::from_secs(30);
+/// How long a dead candidate is left alone at most.
+pub const COOL_DOWN_MAX: Duration = Duration::from_secs(300);
+
+/// Why a candidate gave no good answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Miss<E> {
+    /// It is out of order itself.
+    Dead(E),
+    /// It works, but could not help with this.
+    Unable(E),
+}
+
+/// What a candidate did when it was last asked.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// When its answer came, or it was given up.
+    pub at: Instant,
+    /// How long that took.
+    pub took: Duration,
+    /// What was wrong, if anything.
+    pub failure: Option<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    cool_until: Option<Instant>,
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Candidate<T> {
+    item: T,
+    state: Mutex<State>,
+}
+
+/// Candidates in order of preference, at least one.
+#[derive(Debug)]
+pub struct Candidates<T> {
+    all: Vec<Candidate<T>>,
+    clock: Clock,
+}
+
+impl<T> Candidates<T> {
+    /// Makes a list; none of them is known to be dead.
+    pub fn new(items: impl IntoIterator<Item = T>, clock: Clock) -> Self {
+        let all = items.into_iter().map(|item| Candidate { item, state: Mutex::default() });
+        Self { all: all.collect(), clock }
+    }
+
+    /// Returns each candidate with what it did when last asked, in order of preference.
+    pub fn iter(&self) -> impl Iterator<Item = (&T, Option<Last>)> {
+        self.all.iter().map(|candidate| {
+            let state = candidate.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (&candidate.item, state.last.clone())
+        })
+    }
+
+    /// Returns the candidates to ask, in order: those that are well, then those that cool down.
+    pub fn order(&self) -> Vec<usize> {
+        let now = self.clock.steady();
+        let is_cool = |index: &usize| {
+            let state = self.all[*index].state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.cool_until.is_some_and(|until| now < until)
+        };
+        let (cool, well): (Vec<usize>, Vec<usize>) = (0..self.all.len()).partition(is_cool);
+        well.into_iter().chain(cool).collect()
+    }
+
+    /// Returns the candidate of this index.
+    pub fn item(&self, index: usize) -> &T {
+        &self.all[index].item
+    }
+
+    /// Notes that a candidate did what it should.
+    pub fn note_good(&self, index: usize, took: Duration) {
+        let last = Last { at: self.clock.steady(), took, failure: None };
+        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { failures: 0, cool_until: None, last: Some(last) };
+    }
+
+    /// Notes that a candidate is well, though it could not help.
+    pub fn note_unable(&self, index: usize, took: Duration, failure: String) {
+        let last = Last { at: self.clock.steady(), took, failure: Some(failure) };
+        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State { failures: 0, cool_until: None, last: Some(last) };
+    }
+
+    /// Notes that a candidate is out of order; returns whether that is news.
+    pub fn note_dead(&self, index: usize, took: Duration, failure: String) -> bool {
+        let now = self.clock.steady();
+        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_well = state.cool_until.is_none();
+        if state.cool_until.is_none_or(|until| until <= now) {
+            let pause = COOL_DOWN_MIN.saturating_mul(1 << state.failures.min(8)).min(COOL_DOWN_MAX);
+            state.failures = state.failures.saturating_add(1);
+            state.cool_until = Some(now + pause);
+        }
+        state.last = Some(Last { at: now, took, failure: Some(failure) });
+        was_well
+    }
+
+    /// Returns the first good answer, with the index of the candidate that gave it. `ask` takes a candidate's index.
+    ///
+    /// # Errors
+    /// What each of those asked said, in the order it was said.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons all that were asked, and blames none.
+    pub async fn first<R, E, F, A>(&self, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
+    where
+        E: std::fmt::Display,
+        F: Fn(usize) -> A,
+        A: Future<Output = Result<R, Miss<E>>>,
+    {
+        let mut waiting = self.order().into_iter();
+        let mut asked = FuturesUnordered::new();
+        let mut silent: Vec<(usize, Instant)> = Vec::new();
+        let mut misses = Vec::new();
+        loop {
+            if let Some(index) = waiting.next() {
+                let (began, answer) = (self.clock.steady(), ask(index));
+                silent.push((index, began));
+                asked.push(async move { (index, began, answer.await) });
+            } else if asked.is_empty() {
+                return Err(misses);
+            }
+            let has_next = waiting.len() > 0;
+            tokio::select! {
+                Some((index, began, result)) = asked.next() => {
+                    silent.retain(|(other, _)| *other != index);
+                    let took = self.clock.steady().duration_since(began);
+                    match result {
+                        Ok(answer) => {
+                            self.note_good(index, took);
+                            self.blame_the_silent(&silent);
+                            return Ok((index, answer));
+                        }
+                        Err(Miss::Dead(error)) => {
+                            self.note_dead(index, took, error.to_string());
+                            misses.push((index, error));
+                        }
+                        Err(Miss::Unable(error)) => {
+                            self.note_unable(index, took, error.to_string());
+                            misses.push((index, error));
+                        }
+                    }
+                }
+                () = sleep(PATIENCE), if has_next => {}
+            }
+        }
+    }
+
+    fn blame_the_silent(&self, silent: &[(usize, Instant)]) {
+        for (index, began) in silent {
+            let took = self.clock.steady().duration_since(*began);
+            // Whoever was asked only just now has had no chance.
+            if took >= PATIENCE {
+                self.note_dead(*index, took, format!("silent for {} ms while another one answered", took.as_millis()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> Candidates<&'static str> {
+        Candidates::new(["a", "b", "c"], Clock::system())
+    }
+
+    async fn ask(list: &Candidates<&'static str>, dead: &[&str], silent: &[&str]) -> Result<&'static str, Vec<String>> {
+        let asked = list.first(async |index| {
+            let name = list.item(index);
+            if silent.contains(name) {
+                std::future::pending::<()>().await;
+            }
+            if dead.contains(name) { Err(Miss::Dead(format!("{name} is dead"))) } else { Ok(*name) }
+        });
+        asked.await.map(|(_, name)| name).map_err(|misses| misses.into_iter().map(|(_, text)| text).collect())
+    }
+
+    /// The first is asked while it is well; once found dead it is passed over until it has cooled down.
+    #[tokio::test]
+    async fn dead_ones_are_passed_over() {
+        let list = three();
+        assert_eq!(ask(&list, &[], &[]).await, Ok("a"));
+        assert_eq!(ask(&list, &["a"], &[]).await, Ok("b"));
+        assert_eq!(list.order(), [1, 2, 0]);
+        assert_eq!(ask(&list, &[], &[]).await, Ok("b"));
+        list.clock.advance(COOL_DOWN_MIN);
+        assert_eq!(ask(&list, &[], &[]).await, Ok("a"));
+        assert_eq!(list.order(), [0, 1, 2]);
+    }
+
+    /// When all are dead all are still asked, and each says why.
+    #[tokio::test]
+    async fn nobody_is_left_out_for_good() {
+        let list = three();
+        for _ in 0..2 {
+            let said = ask(&list, &["a", "b", "c"], &[]).await.unwrap_err();
+            assert_eq!(said, ["a is dead", "b is dead", "c is dead"]);
+        }
+        assert_eq!(ask(&list, &["a", "b"], &[]).await, Ok("c"));
+    }
+
+    /// A silent one costs the patience once, and nothing while it cools down.
+    #[tokio::test]
+    async fn silence_costs_once() {
+        let list = three();
+        assert_eq!(ask(&list, &[], &["a"]).await, Ok("b"));
+        assert_eq!(list.order(), [1, 2, 0]);
+        let (_, seen) = list.iter().next().unwrap();
+        let said = seen.unwrap().failure.unwrap();
+        assert!(said.starts_with("silent for ") && said.ends_with(" ms while another one answered"), "{said}");
+    }
+}
