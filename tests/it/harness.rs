@@ -6,6 +6,7 @@
 mod capture;
 mod certificates;
 mod client;
+pub(crate) mod dns;
 mod fakeclock;
 mod go;
 mod larder;

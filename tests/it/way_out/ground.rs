@@ -8,11 +8,11 @@ use crate::harness::{Authority, Go, Net, SMALL_ZIP, Start, Upstream, fixture};
 fn a_network_of_its_own() {
     let Some(net) = Net::new() else { return };
     let wire = net.wire();
-    let (box_, away) = (net.host("larder", &[(wire, 10)]), net.host("upstream", &[(wire, 20)]));
-    box_.hosts_file(&format!("{} mirror.test\n", away.v4()));
+    let (inside, away) = (net.host("larder", &[(wire, 10)]), net.host("upstream", &[(wire, 20)]));
+    inside.hosts_file(&format!("{} mirror.test\n", away.v4()));
     let upstream = Upstream::inside(&away, &["mirror.test"], &fixture(), &[]);
-    let Some(watch) = box_.watch_port_53() else { return };
-    let start = Start::upstream("https://mirror.test").inside(&box_).env("SSL_CERT_FILE", upstream.authority());
+    let Some(watch) = inside.watch_port_53() else { return };
+    let start = Start::upstream("https://mirror.test").inside(&inside).env("SSL_CERT_FILE", upstream.authority());
     let larder = start.run();
     larder.get(SMALL_ZIP).expect(200);
     Go::new(&larder.url).expect(&["mod", "download", "rsc.io/quote@v1.5.2"]);
