@@ -8,6 +8,7 @@ mod client;
 mod fakeclock;
 mod go;
 mod larder;
+mod relay;
 mod tmpfs;
 mod tree;
 mod upstream;
@@ -20,6 +21,7 @@ pub(crate) use client::{Answer, client_from, connect_from, raw, read_rest, send,
 pub(crate) use fakeclock::FakeClock;
 pub(crate) use go::Go;
 pub(crate) use larder::{Larder, Start, kill_process, run_command};
+pub(crate) use relay::{Fault, Relay};
 pub(crate) use reqwest::Method;
 pub(crate) use serde_json::json;
 pub(crate) use tmpfs::Tmpfs;
