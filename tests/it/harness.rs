@@ -10,6 +10,7 @@ mod fakeclock;
 mod go;
 mod larder;
 mod netns;
+pub(crate) mod proxies;
 mod relay;
 mod tmpfs;
 mod tree;
