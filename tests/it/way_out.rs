@@ -3,3 +3,4 @@
 //! Nothing here leaves the namespaces that [`crate::harness::Net`] makes; without root the tests are left out.
 
 mod ground;
+mod proxies;
