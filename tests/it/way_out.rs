@@ -4,3 +4,5 @@
 
 mod ground;
 mod proxies;
+mod proxy_faults;
+mod proxy_lists;
