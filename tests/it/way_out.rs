@@ -2,5 +2,6 @@
 //!
 //! Nothing here leaves the namespaces that [`crate::harness::Net`] makes; without root the tests are left out.
 
+mod dns;
 mod ground;
 mod proxies;
