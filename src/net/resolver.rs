@@ -69,7 +69,13 @@ impl Resolver {
     }
 
     /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's.
-    pub fn new(config: Config, _bootstrap: Arc<Bootstrap>, _proxies: Arc<Proxies>, _trust: &Trust, _clock: Clock) -> Self {
+    pub fn new(
+        config: Config,
+        _bootstrap: Arc<Bootstrap>,
+        _proxies: Arc<Proxies>,
+        _trust: &Trust,
+        _clock: Clock,
+    ) -> Self {
         if config.servers.is_empty() { Self::system() } else { Self(Source::Servers(Arc::new(config))) }
     }
 
