@@ -3,6 +3,7 @@
 //! Nothing here leaves the namespaces that [`crate::harness::Net`] makes; without root the tests are left out.
 
 mod blocked;
+mod dns;
 mod ground;
 mod leaks;
 mod proxies;

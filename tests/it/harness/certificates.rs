@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What openssl is told: `ca` is the one command of it (3.0) that signs with dates of any kind.
 const CONFIG: &str = "\
@@ -78,9 +79,10 @@ impl Authority {
     }
 
     fn sign_until(&self, hosts: &[&str], until: &str) -> Certificate {
-        let base = format!("{}-{until}", hosts.join("_").replace(':', "-"));
-        let file = |extension: &str| self.path(&format!("{base}.{extension}"));
-        let (certificate, key, request, extensions) = (file("pem"), file("key"), file("csr"), file("ext"));
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let file = |extension: &str| self.path(&format!("{number}.{extension}"));
+        let (certificate, key, request, extensions) = (file("pem"), file("key.pem"), file("csr"), file("ext"));
         let names: Vec<_> = hosts
             .iter()
             .map(|host| match host.parse::<std::net::IpAddr>() {

@@ -164,13 +164,16 @@ pub(crate) fn kresd(place: Place<'_>, certificate: &Certificate, zone: &Zone) ->
         }
     }
     let (chain, key) = (certificate.certificate.display(), certificate.key.display());
-    // `test.` is refused as a special name otherwise, and nothing is to be asked of others.
+    // `test.` is a special name that it denies by itself: right for all but the names of the zone, and so nothing is
+    // asked of others.
+    let names: Vec<_> = zone.0.iter().map(|(name, _)| format!("'{name}.'")).collect();
     write!(
         config,
         "net.tls('{chain}', '{key}')\nmodules = {{ 'hints > iterate', 'policy' }}\n\
-         policy.add(policy.suffix(policy.PASS, policy.todnames({{'test.'}})))\n\
+         policy.add(policy.suffix(policy.PASS, policy.todnames({{{}}})))\n\
          for _, name in ipairs({{'ta_update', 'ta_signal_query', 'priming', 'detect_time_skew'}}) do modules.unload(name) end\n\
-         cache.size = 1 * MB\nhints.ttl(60)\n"
+         cache.size = 1 * MB\nhints.ttl(60)\n",
+        names.join(",")
     )
     .unwrap();
     for (name, address) in &zone.0 {

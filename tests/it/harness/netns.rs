@@ -211,6 +211,11 @@ impl Host {
         format!("eth{}", wire.0)
     }
 
+    /// Returns its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Returns its first IPv4 address.
     pub(crate) fn v4(&self) -> Ipv4Addr {
         let (wire, number) = self.0.places[0];

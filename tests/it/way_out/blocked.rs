@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::dns::{Place, Zone, liar, unbound};
-use crate::harness::proxies::{Program, Server};
+use crate::harness::proxies::{Program, Server, is_installed};
 use crate::harness::{
     Authority, Host, Larder, Net, Process, SMALL_ZIP, Start, Upstream, Wire, fixture, root, wait_for,
 };
@@ -44,10 +44,8 @@ struct Office {
 
 impl Office {
     fn new() -> Option<Self> {
+        ["unbound", "dnsmasq", "kdig", "tcpdump"].into_iter().try_for_each(is_installed)?;
         let (net, authority) = (Net::new()?, Authority::new("Test Authority")?);
-        if !crate::harness::dns::all_installed() {
-            return None;
-        }
         let (office, world) = (net.wire(), net.wire());
         let larder = net.host("larder", &[(office, LARDER)]);
         let provider = net.host("provider", &[(office, PROVIDER)]);
