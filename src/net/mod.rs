@@ -9,6 +9,7 @@ pub mod candidates;
 pub mod cidr;
 pub mod dial;
 pub mod egress;
+pub mod interfaces;
 pub mod redacted;
 pub mod resolver;
 pub mod stream;
