@@ -21,7 +21,10 @@ use crate::fill::Fills;
 use crate::fill::download::{self, Downloader};
 use crate::fill::small::SmallFiles;
 use crate::logging;
-use crate::net::egress::{self, Egress};
+use crate::net::egress::{self, Egress, Route};
+use crate::net::proxy::{NoProxy, Proxies};
+use crate::net::resolver::Resolver;
+use crate::net::tls::Trust;
 use crate::server::access::AllowList;
 use crate::server::admin::Admin;
 use crate::server::handler::Handler;
@@ -144,8 +147,11 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
 
 fn build_cache(config: &Config, store: &Arc<Store>, working: &Tasks, clock: &Clock) -> Result<Arc<Cache>, String> {
     let limits = egress::Config { stall_timeout: config.stall_timeout, ..egress::Config::default() };
-    let egress = Egress::new(limits, egress::tls_config()?);
-    let upstreams = Arc::new(UpstreamList::new(upstreams::config(config)?, egress, working.clone()));
+    let trust = Trust::load(&[]).map_err(|err| err.to_string())?;
+    let proxies = Proxies::new(Vec::new(), NoProxy::default(), Arc::default(), &trust, clock.clone());
+    let route = Route { proxies: Arc::new(proxies), resolver: Resolver::default() };
+    let egress = Egress::new(limits, route, &trust);
+    let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, &egress)?, working.clone()));
     let downloads = download::Config {
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),

@@ -10,25 +10,25 @@ use crate::cache;
 use crate::config::{Config, NetworkMode};
 use crate::config::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamTarget};
 use crate::module::pattern::PatternList;
-use crate::net::egress::Credentials;
+use crate::net::egress::{Credentials, Egress};
 use crate::upstream;
 
 /// Returns the configuration of the upstreams.
 ///
 /// # Errors
 /// Credentials that cannot stand in a header; the text does not repeat them.
-pub(super) fn config(config: &Config) -> Result<upstream::Config, String> {
+pub(super) fn config(config: &Config, egress: &Egress) -> Result<upstream::Config, String> {
     let mut entries = Vec::new();
     for entry in &config.upstreams {
         let fallthrough = match entry.fallthrough {
             Fallthrough::Comma => upstream::Fallthrough::Comma,
             Fallthrough::Pipe => upstream::Fallthrough::Pipe,
         };
-        entries.push(upstream::Entry { source: source(&entry.target, None)?, fallthrough });
+        entries.push(upstream::Entry { source: source(&entry.target, None, egress)?, fallthrough });
     }
     let mut private = Vec::new();
     for entry in &config.private_upstreams {
-        let source = source(&entry.target, entry.auth.as_ref())
+        let source = source(&entry.target, entry.auth.as_ref(), egress)
             .map_err(|err| format!("private upstream {}: {err}", entry.pattern))?;
         private.push((PatternList::parse(&entry.pattern), source));
     }
@@ -63,7 +63,7 @@ pub(super) fn lines(config: &Config) -> Vec<String> {
     config.upstreams.iter().map(|entry| name(&entry.target)).chain(private).collect()
 }
 
-fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>) -> Result<upstream::Source, String> {
+fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>, egress: &Egress) -> Result<upstream::Source, String> {
     match target {
         UpstreamTarget::Off => Ok(upstream::Source::Off),
         UpstreamTarget::File(path) => Ok(upstream::Source::Folder(path.clone())),
@@ -81,7 +81,7 @@ fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>) -> Result<upstre
                 (None, None) => None,
             };
             let credentials = credentials.transpose().map_err(str::to_owned)?;
-            Ok(upstream::Source::Http { base, name: url.to_string(), credentials })
+            Ok(upstream::Source::Http { base, name: url.to_string(), credentials, egress: egress.clone() })
         }
     }
 }

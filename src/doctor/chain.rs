@@ -14,11 +14,12 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
-use x509_cert::der::{Decode as _, DateTime};
+use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
 
+use super::words::day;
 use crate::clock::UnixSeconds;
 use crate::net::stream::Stream;
 use crate::net::target::Host;
@@ -103,19 +104,6 @@ pub(super) async fn regardless(host: &Host, stream: Stream, limit: Duration) -> 
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     tls::handshake(&Arc::new(config), host, stream, limit).await
-}
-
-/// Returns a time as a date.
-pub(super) fn day(time: UnixSeconds) -> String {
-    minute(time).split(' ').next().unwrap_or_default().to_owned()
-}
-
-/// Returns a time as date, hour and minute.
-pub(super) fn minute(time: UnixSeconds) -> String {
-    DateTime::from_unix_duration(Duration::from_secs(time.0)).map_or_else(
-        |_| format!("{} s after 1970", time.0),
-        |at| format!("{:04}-{:02}-{:02} {:02}:{:02} UTC", at.year(), at.month(), at.day(), at.hour(), at.minutes()),
-    )
 }
 
 /// Prints a name as `CN (O)`, which is what people know authorities by; in the form of RFC 4514 if there is no `CN`.

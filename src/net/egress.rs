@@ -20,6 +20,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 use url::Url;
 
+use crate::net::proxy::Proxies;
+use crate::net::resolver::Resolver;
+use crate::net::tls::Trust;
+
 mod connector;
 
 use connector::Connector;
@@ -61,11 +65,19 @@ impl Default for Config {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The name could not be resolved.
-    #[error("dns: {host}: {reason}")]
+    #[error("dns: {reason}")]
     Dns {
         /// The name asked for.
         host: String,
-        /// The resolver's words.
+        /// Who was asked, and what they said.
+        reason: String,
+    },
+    /// The proxy is out of order, or does not let us in.
+    #[error("proxy: {proxy}: {reason}")]
+    Proxy {
+        /// Its name, without anything secret.
+        proxy: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// No connection to any address.
@@ -113,8 +125,25 @@ impl Error {
     /// Returns whether the network, not one answer, is to blame: the sign of an uplink that is gone.
     pub fn is_unreachable(&self) -> bool {
         match self {
-            Self::Dns { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::HeaderTimeout(_) => true,
+            Self::Dns { .. }
+            | Self::Proxy { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::HeaderTimeout(_) => true,
             Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Elsewhere { .. } | Self::Redirect(_) => false,
+        }
+    }
+
+    /// Returns whether a new connection could not be made, so that trying another one soon is of no use.
+    pub fn is_of_a_fresh_connection(&self) -> bool {
+        match self {
+            Self::Dns { .. } | Self::Proxy { .. } | Self::Connect { .. } | Self::Tls { .. } => true,
+            Self::HeaderTimeout(_)
+            | Self::Stalled(_)
+            | Self::TooSlow(_)
+            | Self::Ended(_)
+            | Self::Elsewhere { .. }
+            | Self::Redirect(_) => false,
         }
     }
 
@@ -122,6 +151,7 @@ impl Error {
     pub fn token(&self) -> &'static str {
         match self {
             Self::Dns { .. } => "dns_error",
+            Self::Proxy { .. } => "destination_ip_unroutable",
             Self::Connect { .. } | Self::Elsewhere { .. } => "destination_unavailable",
             Self::Tls { .. } => "tls_protocol_error",
             Self::HeaderTimeout(_) => "http_response_timeout",
@@ -223,18 +253,38 @@ impl ResponseBody {
     }
 }
 
+/// Which way requests go. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The proxies, if any.
+    pub proxies: Arc<Proxies>,
+    /// Where names are looked up.
+    pub resolver: Resolver,
+}
+
 /// The client. Clones share one pool of connections.
 #[derive(Clone)]
 pub struct Egress {
     client: Client<Connector, Empty<Bytes>>,
     config: Config,
+    route: Route,
     tls: Arc<rustls::ClientConfig>,
 }
 
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").field("route", &self.route).finish_non_exhaustive()
+    }
+}
+
 impl Egress {
-    /// Makes a client that trusts `tls`'s roots.
-    pub fn new(config: Config, tls: Arc<rustls::ClientConfig>) -> Self {
-        let connector = Connector::new(Arc::clone(&tls), &config);
+    /// Makes a client that goes out by `route` and believes those that `trust` vouches for.
+    pub fn new(config: Config, route: Route, trust: &Trust) -> Self {
+        Self::with_tls(config, route, trust.client(&[b"h2", b"http/1.1"]))
+    }
+
+    fn with_tls(config: Config, route: Route, tls: Arc<rustls::ClientConfig>) -> Self {
+        let connector = Connector::new(Arc::clone(&tls), &config, route.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -244,7 +294,12 @@ impl Egress {
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10))
             .build(connector);
-        Self { client, config, tls }
+        Self { client, config, route, tls }
+    }
+
+    /// Returns which way requests go.
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     /// Asks for `url` and returns the answer's head, after redirects.
@@ -297,7 +352,7 @@ impl Egress {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn probe(&self, url: &Url, limit: Duration) -> Result<(), Error> {
-        let fresh = Self::new(self.config.clone(), Arc::clone(&self.tls));
+        let fresh = Self::with_tls(self.config.clone(), self.route.clone(), Arc::clone(&self.tls));
         let asked = timeout(limit, fresh.get_once(url, &HeaderMap::new(), None)).await;
         asked.map_err(|_| Error::HeaderTimeout(limit))?.map(|_| ())
     }
@@ -357,28 +412,4 @@ fn innermost(err: &(dyn std::error::Error + 'static)) -> String {
         deepest = source;
     }
     deepest.to_string()
-}
-
-/// Makes the TLS settings: the platform's roots, HTTP/2 where the other side has it.
-///
-/// # Errors
-/// What kept every root certificate from being loaded.
-pub fn tls_config() -> Result<Arc<rustls::ClientConfig>, String> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = rustls::RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
-    if added == 0 {
-        for err in &found.errors {
-            log::warn!("reading the root certificates: {err}");
-        }
-        log::warn!("no root certificates found: https upstreams cannot be trusted; install ca-certificates");
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|err| err.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }

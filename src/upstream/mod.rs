@@ -51,6 +51,8 @@ pub enum Source {
         name: String,
         /// What proves to it who asks.
         credentials: Option<Credentials>,
+        /// The client that asks it, and so the way there.
+        egress: Egress,
     },
     /// A tree of the same shape on a local file system.
     Folder(PathBuf),
@@ -130,11 +132,10 @@ impl Upstream {
     }
 }
 
-/// All upstreams and the client that asks them.
+/// All upstreams.
 pub struct UpstreamList {
     public: Vec<Arc<Upstream>>,
     private: Vec<(PatternList, Arc<Upstream>)>,
-    egress: Egress,
     tasks: Tasks,
     retry_attempts: u32,
     retry_backoff: Duration,
@@ -142,14 +143,13 @@ pub struct UpstreamList {
 
 impl UpstreamList {
     /// Makes the list; nothing is asked yet.
-    pub fn new(config: Config, egress: Egress, tasks: Tasks) -> Self {
+    pub fn new(config: Config, tasks: Tasks) -> Self {
         let public = config.entries.into_iter().map(|entry| Upstream::new(entry.source, entry.fallthrough));
         let private =
             config.private.into_iter().map(|(patterns, source)| (patterns, Upstream::new(source, Fallthrough::Comma)));
         Self {
             public: public.collect(),
             private: private.collect(),
-            egress,
             tasks,
             retry_attempts: config.retry_attempts.max(1),
             retry_backoff: config.retry_backoff,

@@ -89,7 +89,7 @@ impl UpstreamList {
     /// The upstream counts as reachable still when the future is dropped.
     async fn look_into(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
         let is_silence = matches!(error, egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_));
-        let Source::Http { base, .. } = &upstream.source else { return };
+        let Source::Http { base, egress, .. } = &upstream.source else { return };
         if !is_silence {
             return;
         }
@@ -101,7 +101,7 @@ impl UpstreamList {
         if upstream.is_down() {
             return;
         }
-        if let Err(err) = self.egress.probe(base, LOOK_TIMEOUT).await {
+        if let Err(err) = egress.probe(base, LOOK_TIMEOUT).await {
             self.note_unreachable(upstream, &err);
         }
     }
@@ -109,7 +109,7 @@ impl UpstreamList {
     /// Notes a failure after which the upstream is not asked again for now: if it was one of a fresh connection, others
     /// need not find out for themselves.
     fn give_up(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
-        if matches!(error, egress::Error::Dns { .. } | egress::Error::Connect { .. } | egress::Error::Tls { .. }) {
+        if error.is_of_a_fresh_connection() {
             self.note_unreachable(upstream, error);
         }
     }
@@ -133,7 +133,7 @@ impl UpstreamList {
     }
 
     async fn probe_until_reached(&self, upstream: &Upstream) {
-        let Source::Http { base, .. } = &upstream.source else { return };
+        let Source::Http { base, egress, .. } = &upstream.source else { return };
         let mut pause = FIRST_PROBE_AFTER;
         loop {
             // Somebody's request may have got through meanwhile, and another one found it down again.
@@ -144,7 +144,7 @@ impl UpstreamList {
                 }
             }
             sleep(pause).await;
-            if self.egress.probe(base, PROBE_TIMEOUT).await.is_ok() {
+            if egress.probe(base, PROBE_TIMEOUT).await.is_ok() {
                 upstream.note_answer();
             }
             pause = (pause * 2).min(PROBE_INTERVAL_MAX);

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 use url::Url;
 
-use crate::net::egress::{self, Credentials, Response};
+use crate::net::egress::{self, Response};
 use crate::resource::Resource;
 use crate::store;
 use crate::upstream::answer::{Answer, Ask, Body, Part};
@@ -43,63 +43,57 @@ impl UpstreamList {
                 Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason: "switched off".to_owned() })
             }
             Source::Folder(root) => open_in_folder(upstream, root, resource, ask).await,
-            Source::Http { base, credentials, .. } => {
+            Source::Http { base, credentials, egress, .. } => {
                 if let Some(reason) = upstream.down_reason() {
                     return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
                 }
-                self.ask_http(upstream, base, credentials.as_ref(), resource, ask).await
+                let network = |error: egress::Error| match error {
+                    // Asking again would only lead there again.
+                    egress::Error::Redirect(_) => {
+                        Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: error.to_string() }
+                    }
+                    _ => Failure::Network { upstream: Arc::clone(&upstream.name), error },
+                };
+                let url = address(base, resource)
+                    .map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
+                let response = egress.get(&url, &headers(ask), credentials.as_ref()).await.map_err(network)?;
+                upstream.note_answer();
+                read_answer(upstream, response, ask).await
             }
         }
     }
+}
 
-    async fn ask_http(
-        &self,
-        upstream: &Arc<Upstream>,
-        base: &Url,
-        credentials: Option<&Credentials>,
-        resource: &Resource,
-        ask: &Ask,
-    ) -> Result<Answer, Failure> {
-        let network = |error: egress::Error| match error {
-            // Asking again would only lead there again.
-            egress::Error::Redirect(_) => {
-                Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: error.to_string() }
-            }
-            _ => Failure::Network { upstream: Arc::clone(&upstream.name), error },
-        };
-        let url =
-            address(base, resource).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
-        let mut response = self.egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
-        upstream.note_answer();
-        let name = || Arc::clone(&upstream.name);
-        let rejected = |reason: &str| Failure::Rejected { upstream: name(), reason: reason.to_owned() };
-        match response.status.as_u16() {
-            200 => Ok(answer(response, Part::Whole, None)),
-            206 => {
-                let range = content_range(&response.headers).ok_or_else(|| rejected("bad Content-Range"))?;
-                match ask.range {
-                    Some(wanted) if range.is_what_was_asked(wanted) => {
-                        Ok(answer(response, Part::From(range.start), Some(range.length)))
-                    }
-                    Some(_) => Err(rejected("another range than asked for")),
-                    None => Err(rejected("status 206 without a range having been asked for")),
+/// Returns what an answer means to somebody who asked `ask`.
+async fn read_answer(upstream: &Upstream, mut response: Response, ask: &Ask) -> Result<Answer, Failure> {
+    let name = || Arc::clone(&upstream.name);
+    let rejected = |reason: &str| Failure::Rejected { upstream: name(), reason: reason.to_owned() };
+    match response.status.as_u16() {
+        200 => Ok(answer(response, Part::Whole, None)),
+        206 => {
+            let range = content_range(&response.headers).ok_or_else(|| rejected("bad Content-Range"))?;
+            match ask.range {
+                Some(wanted) if range.is_what_was_asked(wanted) => {
+                    Ok(answer(response, Part::From(range.start), Some(range.length)))
                 }
+                Some(_) => Err(rejected("another range than asked for")),
+                None => Err(rejected("status 206 without a range having been asked for")),
             }
-            304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => {
-                Ok(answer(response, Part::NotModified, None))
-            }
-            // The file is shorter than what we have of it, so it is another one.
-            416 if ask.range.is_some() => Err(Failure::Changed { upstream: name() }),
-            status @ (404 | 410) => {
-                Err(Failure::NotFound(NotFound { status, body: text(&mut response).await, upstream: name() }))
-            }
-            status @ (429 | 500..=599) => {
-                let retry_after = retry_after(&response.headers);
-                Err(Failure::Unavailable { upstream: name(), status, retry_after })
-            }
-            status @ 400..=499 => Err(Failure::Refused { upstream: name(), status, body: text(&mut response).await }),
-            status => Err(rejected(&format!("unexpected status {status}"))),
         }
+        304 if ask.if_none_match.is_some() || ask.if_modified_since.is_some() => {
+            Ok(answer(response, Part::NotModified, None))
+        }
+        // The file is shorter than what we have of it, so it is another one.
+        416 if ask.range.is_some() => Err(Failure::Changed { upstream: name() }),
+        status @ (404 | 410) => {
+            Err(Failure::NotFound(NotFound { status, body: text(&mut response).await, upstream: name() }))
+        }
+        status @ (429 | 500..=599) => {
+            let retry_after = retry_after(&response.headers);
+            Err(Failure::Unavailable { upstream: name(), status, retry_after })
+        }
+        status @ 400..=499 => Err(Failure::Refused { upstream: name(), status, body: text(&mut response).await }),
+        status => Err(rejected(&format!("unexpected status {status}"))),
     }
 }
 

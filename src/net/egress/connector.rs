@@ -19,24 +19,23 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::net::dial;
-use crate::net::egress::{Config, Error};
-use crate::net::resolver::Resolver;
+use crate::net::egress::{Config, Error, Route};
 use crate::net::stream::Stream;
 
 /// Connects for the pool. Clones share the TLS session cache.
 #[derive(Clone)]
 pub(super) struct Connector {
     tls: TlsConnector,
-    resolver: Resolver,
+    route: Route,
     connect_timeout: Duration,
     tls_timeout: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<rustls::ClientConfig>, config: &Config) -> Self {
+    pub(super) fn new(tls: Arc<rustls::ClientConfig>, config: &Config, route: Route) -> Self {
         Self {
             tls: TlsConnector::from(tls),
-            resolver: Resolver::default(),
+            route,
             connect_timeout: config.connect_timeout,
             tls_timeout: config.tls_timeout,
         }
@@ -46,8 +45,12 @@ impl Connector {
         let host = uri.host().unwrap_or_default().to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let addresses =
-            self.resolver.resolve(&host, port).await.map_err(|reason| Error::Dns { host: host.clone(), reason })?;
+        let addresses = self
+            .route
+            .resolver
+            .resolve(&host, port)
+            .await
+            .map_err(|reason| Error::Dns { host: host.clone(), reason })?;
         let target = format!("{host}:{port}");
         let tcp = dial::connect(&addresses, self.connect_timeout)
             .await
