@@ -37,8 +37,6 @@ pub(super) struct Certificate {
     pub(super) issuer: String,
     /// The host names and addresses it is for.
     pub(super) names: Vec<String>,
-    /// From when it holds.
-    pub(super) from: UnixSeconds,
     /// Until when it holds.
     pub(super) until: UnixSeconds,
 }
@@ -48,13 +46,11 @@ impl Certificate {
     pub(super) fn read(der: &[u8]) -> Option<Self> {
         let certificate = x509_cert::Certificate::from_der(der).ok()?.tbs_certificate;
         let names = certificate.get::<SubjectAltName>().ok().flatten().map(|(_, names)| names.0).unwrap_or_default();
-        let validity = certificate.validity;
         Some(Self {
             subject: printed(&certificate.subject),
             issuer: printed(&certificate.issuer),
             names: names.iter().filter_map(host_of).collect(),
-            from: UnixSeconds(validity.not_before.to_unix_duration().as_secs()),
-            until: UnixSeconds(validity.not_after.to_unix_duration().as_secs()),
+            until: UnixSeconds(certificate.validity.not_after.to_unix_duration().as_secs()),
         })
     }
 
@@ -83,7 +79,9 @@ pub(super) fn of(stream: &Stream) -> Vec<Certificate> {
 /// Returns a chain in one line: from whom the server has its certificate, and who vouches for that one.
 pub(super) fn line(chain: &[Certificate]) -> String {
     let Some(own) = chain.first() else { return "no certificate".to_owned() };
-    let issuers: Vec<&str> = chain.iter().map(|certificate| certificate.issuer.as_str()).collect();
+    // The last one may be the authority's own, which it has issued itself.
+    let mut issuers: Vec<&str> = chain.iter().map(|certificate| certificate.issuer.as_str()).collect();
+    issuers.dedup();
     format!("for {} until {}, issued by {}", own.names_shown(), day(own.until), issuers.join(" < "))
 }
 
@@ -168,5 +166,44 @@ impl ServerCertVerifier for AcceptsAnything {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    /// Made by `openssl req -x509 -subj "/C=XX/O=Larder Test/CN=a.example" -addext "subjectAltName=DNS:a.example,
+    /// DNS:*.a.example,IP:192.0.2.1,IP:2001:db8::1,DNS:b.example"`.
+    const CERTIFICATE: &str = "\
+        MIICAjCCAaigAwIBAgIBBzAKBggqhkjOPQQDAjA3MQswCQYDVQQGEwJYWDEUMBIGA1UECgwLTGFyZGVyIFRlc3QxEjAQBgNVBAMM\
+        CWEuZXhhbXBsZTAeFw0yNjExMjExMDUzMTFaFw0zNjExMTgxMDUzMTFaMDcxCzAJBgNVBAYTAlhYMRQwEgYDVQQKDAtMYXJkZXIg\
+        VGVzdDESMBAGA1UEAwwJYS5leGFtcGxlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEIZqJklBQHmSvFIR1fLO4eZ3bip6dXrur\
+        3GeTjrKrCltRyHWk/Vfl/R6aXdsOALFgxghy7EBBJr0a+/lFKcccQaOBpDCBoTAdBgNVHQ4EFgQU48H6pJXVGxroXZBSrUn+RoI1\
+        C6MwHwYDVR0jBBgwFoAU48H6pJXVGxroXZBSrUn+RoI1C6MwRAYDVR0RBD0wO4IJYS5leGFtcGxlggsqLmEuZXhhbXBsZYcEwAAC\
+        AYcQIAENuAAAAAAAAAAAAAAAAYIJYi5leGFtcGxlMAsGA1UdDwQEAwIHgDAMBgNVHRMBAf8EAjAAMAoGCCqGSM49BAMCA0gAMEUC\
+        IQDj0TOOxXimMVWo8APz4EaQAbwzsxhr50QbkROHs4KKyAIgMEjh848ciauB0ny/3owlej1xHygnRlO4PT9esEY4EVw=";
+
+    /// A certificate is told by whom it is for, until when, and who vouches for it.
+    #[test]
+    fn read_and_printed() {
+        let der = STANDARD.decode(CERTIFICATE).unwrap();
+        let certificate = Certificate::read(&der).unwrap();
+        assert_eq!(certificate.names, ["a.example", "*.a.example", "192.0.2.1", "2001:db8::1", "b.example"]);
+        let expected = "for a.example, *.a.example, 192.0.2.1, 2001:db8::1 and 1 more until 2036-11-18, \
+                        issued by a.example (Larder Test)";
+        assert_eq!(line(&[certificate]), expected);
+    }
+
+    /// What is no certificate is none, wherever it was cut.
+    #[test]
+    fn cut_certificates() {
+        let der = STANDARD.decode(CERTIFICATE).unwrap();
+        for cut in 0..der.len() {
+            assert_eq!(Certificate::read(&der[..cut]), None);
+        }
     }
 }

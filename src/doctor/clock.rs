@@ -20,7 +20,8 @@ const HINT: &str = "set the clock, and have it kept right: `timedatectl set-ntp 
 pub(super) fn look(clock: &Clock) -> Check {
     let now = clock.now();
     if clock.trusted_now().is_none() {
-        let text = format!("shows {}, which is before {}, when this program was made", minute(now), minute(CLOCK_FLOOR));
+        let text =
+            format!("shows {}, which is before {}, when this program was made", minute(now), minute(CLOCK_FLOOR));
         return Check::new(STEP, "", Outcome::Fail, text).hint(HINT);
     }
     Check::new(STEP, "", Outcome::Pass, minute(now))
@@ -31,10 +32,12 @@ pub(super) fn compare(server: &str, here: UnixSeconds, there: UnixSeconds) -> Ch
     let off = here.0.abs_diff(there.0);
     let direction = if here < there { "behind" } else { "ahead of" };
     let text = format!("{} {direction} what {server} says, {}", span(Duration::from_secs(off)), minute(there));
-    match off {
-        0..=OFF_WARN_S => Check::new(STEP, "", Outcome::Pass, format!("agrees with {server}")),
-        0..=OFF_FAIL_S => Check::new(STEP, "", Outcome::Warn, text).hint(HINT),
-        _ => Check::new(STEP, "", Outcome::Fail, text).hint(HINT),
+    if off > OFF_FAIL_S {
+        Check::new(STEP, "", Outcome::Fail, text).hint(HINT)
+    } else if off > OFF_WARN_S {
+        Check::new(STEP, "", Outcome::Warn, text).hint(HINT)
+    } else {
+        Check::new(STEP, "", Outcome::Pass, format!("agrees with {server}"))
     }
 }
 
@@ -51,7 +54,10 @@ mod tests {
         let behind = compared(now - 3600);
         let expected = "1 h 0 min behind what https://a.example says, 2026-11-01 00:00 UTC";
         assert_eq!((behind.outcome, behind.text.as_str()), (Outcome::Warn, expected));
-        assert_eq!(compared(now + 40 * 86_400).text, "40 days ahead of what https://a.example says, 2026-11-01 00:00 UTC");
+        assert_eq!(
+            compared(now + 40 * 86_400).text,
+            "40 days ahead of what https://a.example says, 2026-11-01 00:00 UTC"
+        );
         assert_eq!(compared(0).outcome, Outcome::Fail);
     }
 }

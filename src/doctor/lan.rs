@@ -2,7 +2,7 @@
 //!
 //! Called by `doctor`; calls `net::interfaces`. The service need not run.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -70,8 +70,13 @@ fn address(listen: &[SocketAddr], goproxy: SocketAddr, own: &[IpAddr]) -> Check 
     };
     let others = printed(own.iter().filter(is_reachable).filter(is_listened_on));
     if goproxy.ip().is_loopback() && others.is_empty() {
-        return Check::new(STEP, "", Outcome::Warn, "this machine has no address in any network: nobody else reaches it")
-            .hint("see to its network; `ip address` shows what it has");
+        return Check::new(
+            STEP,
+            "",
+            Outcome::Warn,
+            "this machine has no address in any network: nobody else reaches it",
+        )
+        .hint("see to its network; `ip address` shows what it has");
     }
     let also = if others.is_empty() { String::new() } else { format!("; also reached at {others}") };
     Check::new(STEP, "", Outcome::Pass, format!("{line}{also}"))
@@ -90,12 +95,8 @@ fn printed<'a>(addresses: impl Iterator<Item = &'a IpAddr>) -> String {
 
 /// Returns where on this machine somebody listening on `address` can be asked.
 fn local(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
-        // IPv6 may be switched off altogether, and a listener on all of it is reached by IPv4 too.
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()),
-        _ => address,
-    }
+    // IPv6 may be switched off altogether, and a listener on all of it is reached by IPv4 too.
+    if address.ip().is_unspecified() { SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port()) } else { address }
 }
 
 /// Says whether Larder, nobody or somebody else answers.

@@ -117,7 +117,9 @@ mod tests {
     fn shown(form: Form, checks: Vec<Check>) -> (String, bool) {
         let mut out = Vec::new();
         let mut printer = Printer::new(&mut out, form);
-        checks.into_iter().for_each(|check| printer.show(check).unwrap());
+        for check in checks {
+            printer.show(check).unwrap();
+        }
         let ok = printer.finish().unwrap();
         (String::from_utf8(out).unwrap(), ok)
     }
@@ -163,7 +165,10 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["ok"], false);
         assert_eq!(value["checks"].as_array().unwrap().len(), 4);
-        assert_eq!(value["checks"][3], json!({"step": "disk", "subject": "/srv", "outcome": "fail",
-                   "text": "bad \u{1b}[31m name", "hint": "mend it"}));
+        assert_eq!(
+            value["checks"][3],
+            json!({"step": "disk", "subject": "/srv", "outcome": "fail",
+                   "text": "bad \u{1b}[31m name", "hint": "mend it"})
+        );
     }
 }
