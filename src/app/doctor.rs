@@ -72,16 +72,17 @@ fn examine<W: Write>(loaded: &Loaded, printer: &mut Printer<W>) -> io::Result<()
         Ok(subject) => subject,
         Err(mistake) => return mistakes(&ConfigErrors { mistakes: vec![mistake], is_not_yet: false }, printer),
     };
-    let file = config.config_file.as_ref().map_or_else(
-        || "in order; no file is read".to_owned(),
-        |path| format!("{} is in order", path.display()),
-    );
+    let file = config
+        .config_file
+        .as_ref()
+        .map_or_else(|| "in order; no file is read".to_owned(), |path| format!("{} is in order", path.display()));
     printer.show(Check::new(STEP, "", Outcome::Pass, file))?;
     for warning in &loaded.warnings {
         printer.show(Check::new(STEP, "", Outcome::Warn, warning))?;
     }
     for missing in &loaded.not_yet {
-        printer.show(Check::new(STEP, "", Outcome::Fail, missing).hint("take it out: Larder does not start with it"))?;
+        printer
+            .show(Check::new(STEP, "", Outcome::Fail, missing).hint("take it out: Larder does not start with it"))?;
     }
     let mut shown = Ok(());
     runtime.block_on(doctor::examine(&subject, |check| {
