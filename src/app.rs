@@ -33,6 +33,7 @@ use crate::upstream::UpstreamList;
 
 mod announce;
 mod commands;
+pub mod doctor;
 mod root_tasks;
 mod upstreams;
 mod way_out;
