@@ -30,3 +30,5 @@ mod store;
 mod tidy;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod way_out;
