@@ -39,6 +39,7 @@ mod disk;
 mod dns;
 mod hints;
 mod lan;
+pub mod latest;
 pub mod print;
 mod proxy;
 mod upstream;

@@ -5,17 +5,21 @@
 
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use url::Url;
 
 use crate::app::way_out::{Trusts, WayOut};
 use crate::app::{EXIT_FAILURE, announce, upstreams};
+use crate::cache::Cache;
 use crate::check::{Check, Outcome};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors, Loaded, NetworkMode, process_environment};
+use crate::doctor::latest::Latest;
 use crate::doctor::print::{Form, Printer};
 use crate::doctor::{self, Database, Subject, Upstream};
 use crate::logging;
+use crate::server::admin::Checks;
 
 /// The parts warn of what the report says anyway.
 const LOG_LEVEL: &str = "error";
@@ -33,6 +37,18 @@ pub fn main(loaded: Result<Loaded, ConfigErrors>, is_json: bool) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) | Err(_) => ExitCode::from(EXIT_FAILURE),
     }
+}
+
+/// Returns what tells, for `/health?verbose`, how the same steps went when the service last took them.
+pub(super) fn latest(config: &Config, way_out: &WayOut, cache: &Cache) -> Checks {
+    let latest = Latest {
+        routes: way_out.routes(),
+        upstreams: Arc::clone(&cache.upstreams),
+        cache_dir: config.cache_dir.clone(),
+        free_bytes_min: config.min_free_space,
+        clock: cache.clock.clone(),
+    };
+    Arc::new(move || latest.checks())
 }
 
 /// Marks are for people who look at them now, and do not mind colour.

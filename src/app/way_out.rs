@@ -92,6 +92,11 @@ impl WayOut {
         Self { clients, public, private, lines }
     }
 
+    /// Returns the different ways.
+    pub(super) fn routes(&self) -> Vec<Route> {
+        self.clients.iter().map(|client| client.route().clone()).collect()
+    }
+
     /// Returns the client of those that have no way of their own.
     pub(super) fn of_all(&self) -> &Egress {
         &self.clients[0]

@@ -45,11 +45,19 @@ pub(super) fn look(root: &Path, free_bytes_wanted: u64, clock: &Clock) -> Vec<Ch
         Ok(()) => check(Outcome::Pass, format!("can be written to{}", as_whom(&metadata))).took(took),
         Err(err) => check(Outcome::Fail, format!("cannot be written to: {err}")).hint(why_not(&err, &metadata)),
     }];
-    checks.push(match gc::free_bytes(&root) {
-        Ok(free) => room(&root, free, free_bytes_wanted),
-        Err(err) => check(Outcome::Warn, format!("the free space cannot be found out: {err}")),
-    });
+    checks.push(room_in(&root, free_bytes_wanted));
     checks
+}
+
+/// Looks at the free space alone, which changes nothing. Blocks.
+pub(super) fn room_in(root: &Path, free_bytes_wanted: u64) -> Check {
+    match gc::free_bytes(root) {
+        Ok(free) => room(root, free, free_bytes_wanted),
+        Err(err) => {
+            let text = format!("the free space cannot be found out: {err}");
+            Check::new(STEP, root.display().to_string(), Outcome::Warn, text)
+        }
+    }
 }
 
 /// A folder that is not there is made by the service, if that may make it.

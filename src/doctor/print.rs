@@ -58,7 +58,7 @@ impl<W: Write> Printer<W> {
         };
         let mark = mark(check.outcome, self.form);
         let subject = if check.subject.is_empty() { String::new() } else { format!("{}: ", check.subject) };
-        let took = check.took.map(|took| format!(", in {} ms", took.as_millis())).unwrap_or_default();
+        let took = check.took.map(|took| format!(", in {} ms", took.as_millis().max(1))).unwrap_or_default();
         writeln!(self.out, "{mark} {:STEP_WIDTH$} {}", check.step, clean(&format!("{subject}{}{took}", check.text)))?;
         if let Some(hint) = &check.hint {
             writeln!(self.out, "{:indent$}{:STEP_WIDTH$} hint: {}", "", "", clean(hint))?;
