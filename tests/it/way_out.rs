@@ -4,6 +4,7 @@
 
 mod blocked;
 mod dns;
+mod doctor;
 mod ground;
 mod leaks;
 mod proxies;

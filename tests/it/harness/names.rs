@@ -1,4 +1,5 @@
-//! A DNS server of our own on a loopback port, over UDP: every name has the address 127.0.0.1, but not every time.
+//! A DNS server of our own on a loopback port, over UDP: every name has the address 127.0.0.1, but not every time,
+//! and [`ABSENT`] does not exist.
 //!
 //! Called by the tests of the way out that need no network of their own. Format: RFC 1035, section 4; what a question
 //! has behind its first name (EDNS) is not answered.
@@ -9,9 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The type of an IPv4 address, and the code of a server that failed.
+/// The one name that it does not know.
+pub(crate) const ABSENT: &str = "absent.test";
+
+/// The type of an IPv4 address, and the codes of a server that failed and of a name that does not exist.
 const A: [u8; 2] = [0, 1];
 const SERVFAIL: u8 = 2;
+const NXDOMAIN: u8 = 3;
 
 /// A running server; it ends when dropped.
 pub(crate) struct Names {
@@ -72,10 +77,12 @@ fn answer(question: &[u8], ttl_s: u32, is_failure: bool) -> Option<Vec<u8>> {
         end += 1 + usize::from(question[end]);
     }
     let kind = question.get(end + 1..end + 3)?;
-    let has_answer = kind == A && !is_failure;
+    let is_absent = question.get(12..end)? == b"\x06absent\x04test";
+    let code = if is_failure { SERVFAIL } else { u8::from(is_absent) * NXDOMAIN };
+    let has_answer = kind == A && code == 0;
     let mut bytes = question.get(..2)?.to_vec();
     // A response, recursion wanted and given; one question, perhaps one answer.
-    bytes.extend([0x81, 0x80 | if is_failure { SERVFAIL } else { 0 }, 0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
+    bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);
     bytes.extend(question.get(12..end + 5)?);
     if has_answer {
         // The name of the question, by its place.
