@@ -1,5 +1,6 @@
 //! DNS servers of the user's choice: every way to ask, every way to fail, and nobody else is asked.
 
+mod faults;
 mod scene;
 
 use std::net::IpAddr;
