@@ -65,7 +65,7 @@ impl Place<'_> {
 
     fn folder(self, program: &str) -> PathBuf {
         let folder = self.host.folder().join(format!("{program}-{}", self.number));
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         folder
     }
 }

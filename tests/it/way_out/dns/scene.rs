@@ -36,16 +36,22 @@ addAction(QNameRule('servfail-at-one.test.'), RCodeAction(DNSRCode.SERVFAIL))
 addAction(QNameRule('other.test.'), RCodeAction(DNSRCode.NXDOMAIN))
 addAction(AndRule({QNameRule('truncated.test.'), TCPRule(false)}), TCAction())
 addAction(QNameRule('slow.test.'), DelayAction(300))
+addAction(QNameRule('brief.test.'), SpoofAction({'198.51.100.20', '2001:db8:2::14'}, {ttl=1}))
 ";
+
+/// An upstream whose address holds for a second, if it is dnsdist that says so.
+pub(super) const BRIEF: &str = "https://brief.test";
 
 pub(super) const SOCKS_PORT: u16 = 1080;
 pub(super) const HTTP_PORT: u16 = 3128;
+/// An HTTP proxy that leads to port 443 only.
+pub(super) const REFUSING_PORT: u16 = 3129;
 
 /// Everything that runs; it ends in this order.
 pub(super) struct Scene {
     pub(super) servers: Servers,
     _liar: Process,
-    _proxies: [proxies::Server; 2],
+    _proxies: [proxies::Server; 3],
     pub(super) upstream: Upstream,
     pub(super) authority: Authority,
     pub(super) zone: Zone,
@@ -93,7 +99,7 @@ impl Scene {
             .add("office.test", office.v6(UPSTREAM))
             .add("half.test", outside.v4(UPSTREAM))
             .add("half.test", outside.v6(NOBODY));
-        for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test"] {
+        for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
             zone = zone.add(name, outside.v4(UPSTREAM));
         }
         for number in [UNBOUND, DNSDIST, KRESD, HICKORY, JSON] {
@@ -125,6 +131,7 @@ impl Scene {
         let proxies = [
             proxies::Server::start(Program::Microsocks, &proxy, SOCKS_PORT, false)?,
             proxies::Server::start(Program::Tinyproxy, &proxy, HTTP_PORT, false)?,
+            proxies::Server::refusing(Program::Tinyproxy, &proxy, REFUSING_PORT, 443 ^ 1)?,
         ];
         let upstream = Upstream::inside(&away, &zone.names(), &fixture(), &[]);
         Some(Self {
@@ -164,6 +171,11 @@ impl Scene {
     /// Returns the address of a DNS server.
     pub(super) fn address(&self, number: u8, is_v6: bool) -> IpAddr {
         if is_v6 { self.outside.v6(number).into() } else { self.outside.v4(number).into() }
+    }
+
+    /// Returns the upstream's address outside.
+    pub(super) fn upstream_address(&self) -> IpAddr {
+        self.outside.v4(UPSTREAM).into()
     }
 
     /// Returns the addresses in the office at which unbound answers plain questions.
