@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::proxies::{Program, Server, USER, bracketed};
-use crate::harness::{Authority, Host, Net, SMALL_ZIP, Start, Upstream, fixture, root};
+use crate::harness::{Answer, Authority, Host, Net, SMALL_ZIP, Start, Upstream, fixture, root};
 
 /// The names of the proxy's host, for one family each.
 const PROXY: [&str; 2] = ["proxy4.test", "proxy6.test"];
@@ -50,6 +50,11 @@ impl Ground {
         let start = Start::upstream(upstream).inside(&self.larder);
         start.args(["-proxy", proxy, "-ca", self.trust.to_str().unwrap(), "-retry-attempts", "1"])
     }
+}
+
+/// Returns whether an answer says that there is none; 404 is for the go command, which then asks its next proxy.
+fn is_reason(answer: &Answer) -> bool {
+    matches!(answer.status, 404 | 502 | 504)
 }
 
 /// Proxies of one program, without a password and with one, and TLS in front of both where it speaks HTTP.
@@ -205,7 +210,7 @@ fn what_real_proxies_refuse() {
     ] {
         let larder = ground.start(&url, &upstream).run();
         let answer = larder.get(SMALL_ZIP);
-        assert_eq!(answer.status, 502, "{url}: {}", answer.text());
+        assert!(is_reason(&answer), "{url}: {}", answer.text());
         assert!(answer.text().contains(said), "{url} to {upstream}: {}", answer.text());
         assert_eq!(answer.text().contains(&url), said != "dns: ", "{url} to {upstream}: {}", answer.text());
     }
@@ -229,7 +234,7 @@ fn certificates_of_proxies_are_checked() {
                 let url = format!("https://{host}:{port}");
                 let larder = ground.start(&url, &format!("{face}://{}", FAR[0])).run();
                 let answer = larder.get(SMALL_ZIP);
-                assert_eq!(answer.status, 502, "{url}: {}", answer.text());
+                assert!(is_reason(&answer), "{url}: {}", answer.text());
                 let name = format!("proxy: {url}: ");
                 assert!(answer.text().contains(&name) && answer.text().contains(said), "{url}: {}", answer.text());
             }
