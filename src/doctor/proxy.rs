@@ -3,6 +3,7 @@
 //! Called by `doctor`; calls `net::proxy` for each proxy alone, and `net::egress` through it, so that a plain http
 //! upstream is asked as the service asks it. No credentials of an upstream are sent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,6 +13,7 @@ use tokio::time::timeout;
 use super::{Subject, Way, hints, ways};
 use crate::check::{Check, Outcome};
 use crate::net::egress::{self, Egress, Route};
+use crate::net::proxy::{Entry, NoProxy, Proxies};
 use crate::net::tls::Trust;
 
 const STEP: &str = "proxy";
@@ -34,8 +36,16 @@ pub(super) fn none(subject: &Subject) -> Vec<Check> {
 /// Asks the upstream through each proxy of the way alone.
 pub(super) async fn look(way: Way<'_>, trust: &Trust) -> Vec<Check> {
     let route = way.egress.route();
-    let asked = route.proxies.each().into_iter().map(|(name, alone)| {
-        let route = Route { proxies: alone, resolver: route.resolver.clone() };
+    let servers = route.proxies.entries().into_iter().filter_map(|entry| match entry {
+        Entry::Server(server) => Some(server),
+        Entry::Direct => None,
+    });
+    let asked = servers.map(|server| {
+        let name = server.name.clone();
+        let bootstrap = Arc::clone(route.proxies.bootstrap());
+        let entries = vec![Entry::Server(server)];
+        let alone = Proxies::new(entries, NoProxy::default(), bootstrap, trust, way.clock.clone());
+        let route = Route { proxies: Arc::new(alone), resolver: route.resolver.clone() };
         let egress = Egress::new(egress::Config::default(), route, trust);
         let way = &way;
         async move {

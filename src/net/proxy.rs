@@ -213,11 +213,6 @@ impl Proxies {
         self.connect(to, resolve).await
     }
 
-    /// Returns each proxy alone, with its name: to find out which of them works. What `NO_PROXY` says is left out.
-    pub fn each(&self) -> Vec<(String, Arc<Self>)> {
-        Vec::new()
-    }
-
     /// Returns what each proxy did when it was last asked.
     pub fn checks(&self) -> Vec<Check> {
         let _ = Outcome::Pass;
