@@ -196,11 +196,14 @@ fn mistake_of_each_kind() {
     assert!(mistakes(&[], &[("GOPROXY_CONFIG", "c.toml")], &[("c.toml", "")]).contains("c.toml: the name must end in"));
 }
 
+/// Words, variables, and the source that is named.
+type DeferredCase = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
+
 /// What belongs to a later version stops the start, naming its source, but not `check-config`.
 #[test]
 fn not_yet() {
     let yaml = [("c.yaml", "gosumdb: sum.example\n")];
-    let cases: [(&[&str], &[(&str, &str)], &str); 3] = [
+    let cases: [DeferredCase; 3] = [
         (&["-config", "c.yaml"], &[], "c.yaml: gosumdb: "),
         (&[], &[("GOSUMDB", "sum.example")], "GOSUMDB: "),
         (&["-gosumdb", "sum.example"], &[("GOSUMDB", "off")], "-gosumdb: "),

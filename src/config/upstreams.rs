@@ -96,6 +96,13 @@ impl fmt::Display for UpstreamTarget {
     }
 }
 
+impl fmt::Display for UpstreamEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)?;
+        if self.route.is_of_all() { Ok(()) } else { write!(f, " ({})", self.route) }
+    }
+}
+
 impl fmt::Display for PrivateUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.pattern, self.target)?;
@@ -113,10 +120,7 @@ impl fmt::Display for PrivateUpstream {
 pub(super) fn print_list(entries: &[UpstreamEntry]) -> String {
     let mut text = String::new();
     for (index, entry) in entries.iter().enumerate() {
-        text += &entry.target.to_string();
-        if !entry.route.is_of_all() {
-            text += &format!(" ({})", entry.route);
-        }
+        text += &entry.to_string();
         if index + 1 < entries.len() {
             text.push(if entry.fallthrough == Fallthrough::Pipe { '|' } else { ',' });
         }

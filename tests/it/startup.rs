@@ -167,6 +167,41 @@ fn the_way_out_is_told() {
     }
 }
 
+/// Every command of go-proxy's documentation that names a proxy or a DNS server serves what is stored; nobody is asked
+/// before somebody asks for more.
+#[test]
+fn go_proxys_ways_out_start() {
+    let upstream = Upstream::start();
+    let cache = temp_dir();
+    Start::on(&upstream).cache(cache.path()).run().hit(SMALL_ZIP);
+    let flags = [
+        "-proxy http://proxy-server:8080",
+        "-proxy socks5://socks5-server:1080",
+        "-proxy socks5h://socks5-server:1080",
+        "-dns 8.8.8.8:53",
+        "-dns udp://8.8.8.8:53",
+        "-dns https://cloudflare-dns.com/dns-query",
+        "-dns https://dns.google/resolve",
+        "-dns https://1.1.1.1/dns-query",
+        "-dns tls://1.1.1.1:853",
+        "-dns quic://dns.adguard.com:853",
+        "-dns 8.8.8.8:53 -proxy socks5://socks5-server:1080",
+        "-dns https://cloudflare-dns.com/dns-query -proxy http://proxy:8080",
+        "-dns tls://1.1.1.1:853 -proxy socks5://socks5-server:1080",
+    ];
+    let variables = ["HTTP_PROXY http://proxy-server:8080", "SOCKS5_PROXY socks5://s:1080", "DNS_SERVER 8.8.8.8:53"];
+    let flags = flags.iter().map(|words| (words.split(' ').collect::<Vec<_>>(), None));
+    let variables = variables.iter().map(|words| (Vec::new(), words.split_once(' ')));
+    for (words, variable) in flags.chain(variables) {
+        let start = words
+            .chunks(2)
+            .fold(Start::upstream("off").cache(cache.path()), |start, pair| start.args([pair[0], pair[1]]));
+        let mut larder = variable.into_iter().fold(start, |start, (name, value)| start.env(name, value)).run();
+        assert!(larder.get(SMALL_ZIP).expect(200).is_hit(), "{words:?} {variable:?}");
+        larder.stop();
+    }
+}
+
 /// `check-config` prints the values, where each came from, and no secret.
 #[test]
 fn check_config_shows_sources_and_hides_secrets() {
