@@ -123,7 +123,7 @@ pub(super) fn of_proxy(reason: &str) -> String {
         Fault::NotTls => "the proxy speaks no TLS: write http:// in -proxy",
         Fault::SpeaksTls => "write https:// in -proxy",
         Fault::Cut => "is it an https proxy at all? Otherwise write http:// or socks5:// in -proxy",
-        Fault::NoSuchName | Fault::ServerFailed => {
+        Fault::NoSuchName | Fault::ServerFailed | Fault::Blocked => {
             "see to the name in -proxy, or write the proxy's address; -dns-bootstrap finds its name"
         }
         Fault::RefusedThere => {
