@@ -222,7 +222,15 @@ async fn ask(step: &'static str, question: &Question<'_>, clock: &Clock, found: 
             let date = response.headers.get(DATE).and_then(|value| value.to_str().ok());
             found.date = date.and_then(|text| dated(name, text, clock));
             let is_page = response.status.is_success() && !path.is_empty() && is_web_page(&mut response).await;
-            judge(step, name, response.status, is_page, credentials.is_some(), took)
+            let check = judge(step, name, response.status, is_page, credentials.is_some(), took);
+            match (&check.hint, target(base)) {
+                // Plain requests are the proxy's to answer, and it cannot be told who did.
+                (Some(hint), Some(to)) if base.scheme() == "http" && !egress.route().proxies.is_direct(&to) => {
+                    let hint = format!("{hint}; or it was the proxy that said so");
+                    check.hint(hint)
+                }
+                (Some(_) | None, _) => check,
+            }
         }
     });
 }
