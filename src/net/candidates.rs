@@ -3,12 +3,12 @@
 //! Owns [`Candidates`]. Called by `resolver` and `proxy`; calls `clock`. The first one is asked; when it fails, or is
 //! silent for [`PATIENCE`], the next is asked beside it, and the first good answer counts. Whoever failed by its own
 //! fault, or was still silent when another one answered, cools down: it is asked again only when nobody else is left, or
-//! when its time is over.
+//! when its time is over, and then by one request first.
 //!
 //! Invariant: as long as there is one candidate, there is somebody to ask; a cool-down never makes a request fail.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -23,6 +23,8 @@ pub const PATIENCE: Duration = Duration::from_millis(700);
 pub const COOL_DOWN_MIN: Duration = Duration::from_secs(30);
 /// How long a dead candidate is left alone at most.
 pub const COOL_DOWN_MAX: Duration = Duration::from_secs(300);
+/// How long one request tries a candidate that has cooled down before others do so too.
+const TRIAL: Duration = Duration::from_secs(5);
 
 /// Why a candidate gave no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +44,40 @@ pub struct Last {
     pub took: Duration,
     /// What was wrong, if anything.
     pub failure: Option<String>,
+    /// Whether it was out of order itself.
+    pub is_dead: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
     cool_until: Option<Instant>,
+    /// Whether somebody tries it again, so that others need not.
+    is_tried: bool,
     last: Option<Last>,
+}
+
+/// By which a candidate that is being asked shows that it works, though its answer is not there yet.
+#[derive(Clone, Debug)]
+pub struct Sign {
+    clock: Clock,
+    last: Arc<Mutex<Instant>>,
+}
+
+impl Sign {
+    fn new(clock: Clock) -> Self {
+        let last = Arc::new(Mutex::new(clock.steady()));
+        Self { clock, last }
+    }
+
+    /// Says that the candidate has just done something.
+    pub fn give(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.steady();
+    }
+
+    fn silence(&self) -> Duration {
+        self.clock.steady().duration_since(*self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Debug)]
@@ -73,21 +102,22 @@ impl<T> Candidates<T> {
 
     /// Returns each candidate with what it did when last asked, in order of preference.
     pub fn iter(&self) -> impl Iterator<Item = (&T, Option<Last>)> {
-        self.all.iter().map(|candidate| {
-            let state = candidate.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (&candidate.item, state.last.clone())
-        })
+        (0..self.all.len()).map(|index| (&self.all[index].item, self.state(index).last.clone()))
     }
 
     /// Returns the candidates to ask, in order: those that are well, then those that cool down.
     pub fn order(&self) -> Vec<usize> {
         let now = self.clock.steady();
-        let is_cool = |index: &usize| {
-            let state = self.all[*index].state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.cool_until.is_some_and(|until| now < until)
-        };
+        let is_cool = |index: &usize| self.state(*index).cool_until.is_some_and(|until| now < until);
         let (cool, well): (Vec<usize>, Vec<usize>) = (0..self.all.len()).partition(is_cool);
         well.into_iter().chain(cool).collect()
+    }
+
+    /// Returns the first of [`Candidates::order`].
+    pub fn preferred(&self) -> usize {
+        let now = self.clock.steady();
+        let is_well = |index: &usize| self.state(*index).cool_until.is_none_or(|until| until <= now);
+        (0..self.all.len()).find(is_well).unwrap_or(0)
     }
 
     /// Returns the candidate of this index.
@@ -95,31 +125,44 @@ impl<T> Candidates<T> {
         &self.all[index].item
     }
 
+    fn state(&self, index: usize) -> MutexGuard<'_, State> {
+        self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a candidate is being asked: if it had to cool down, it is on trial.
+    fn note_asked(&self, index: usize) {
+        let now = self.clock.steady();
+        let mut state = self.state(index);
+        if state.cool_until.is_some_and(|until| until <= now) {
+            state.cool_until = Some(now + TRIAL);
+            state.is_tried = true;
+        }
+    }
+
     /// Notes that a candidate did what it should.
     pub fn note_good(&self, index: usize, took: Duration) {
-        let last = Last { at: self.clock.steady(), took, failure: None };
-        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { failures: 0, cool_until: None, last: Some(last) };
+        let last = Last { at: self.clock.steady(), took, failure: None, is_dead: false };
+        *self.state(index) = State { last: Some(last), ..State::default() };
     }
 
     /// Notes that a candidate is well, though it could not help.
     pub fn note_unable(&self, index: usize, took: Duration, failure: String) {
-        let last = Last { at: self.clock.steady(), took, failure: Some(failure) };
-        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State { failures: 0, cool_until: None, last: Some(last) };
+        let last = Last { at: self.clock.steady(), took, failure: Some(failure), is_dead: false };
+        *self.state(index) = State { last: Some(last), ..State::default() };
     }
 
     /// Notes that a candidate is out of order; returns whether that is news.
     pub fn note_dead(&self, index: usize, took: Duration, failure: String) -> bool {
         let now = self.clock.steady();
-        let mut state = self.all[index].state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state(index);
         let was_well = state.cool_until.is_none();
-        if state.cool_until.is_none_or(|until| until <= now) {
+        if state.is_tried || state.cool_until.is_none_or(|until| until <= now) {
             let pause = COOL_DOWN_MIN.saturating_mul(1 << state.failures.min(8)).min(COOL_DOWN_MAX);
             state.failures = state.failures.saturating_add(1);
             state.cool_until = Some(now + pause);
+            state.is_tried = false;
         }
-        state.last = Some(Last { at: now, took, failure: Some(failure) });
+        state.last = Some(Last { at: now, took, failure: Some(failure), is_dead: true });
         was_well
     }
 
@@ -136,53 +179,103 @@ impl<T> Candidates<T> {
         F: Fn(usize) -> A,
         A: Future<Output = Result<R, Miss<E>>>,
     {
+        self.first_with_signs(|index, _| ask(index)).await
+    }
+
+    /// Does as [`Candidates::first`], where silence is counted from the last [`Sign`] a candidate gave.
+    ///
+    /// # Errors
+    /// What each of those asked said, in the order it was said.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons all that were asked, and blames none.
+    pub async fn first_with_signs<R, E, F, A>(&self, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
+    where
+        E: std::fmt::Display,
+        F: Fn(usize, Sign) -> A,
+        A: Future<Output = Result<R, Miss<E>>>,
+    {
         let mut waiting = self.order().into_iter();
         let mut asked = FuturesUnordered::new();
-        let mut silent: Vec<(usize, Instant)> = Vec::new();
+        let mut silent: Vec<Asked> = Vec::new();
         let mut misses = Vec::new();
         loop {
             if let Some(index) = waiting.next() {
-                let (began, answer) = (self.clock.steady(), ask(index));
-                silent.push((index, began));
-                asked.push(async move { (index, began, answer.await) });
+                self.note_asked(index);
+                let sign = Sign::new(self.clock.clone());
+                let answer = ask(index, sign.clone());
+                silent.push(Asked { index, began: self.clock.steady(), sign });
+                asked.push(async move { (index, answer.await) });
             } else if asked.is_empty() {
                 return Err(misses);
             }
             let has_next = waiting.len() > 0;
-            tokio::select! {
-                Some((index, began, result)) = asked.next() => {
-                    silent.retain(|(other, _)| *other != index);
-                    let took = self.clock.steady().duration_since(began);
-                    match result {
-                        Ok(answer) => {
-                            self.note_good(index, took);
-                            self.blame_the_silent(&silent);
+            loop {
+                // Nobody else is asked while one of those asked is getting on.
+                let silence = silent.iter().map(|one| one.sign.silence()).min().unwrap_or_default();
+                if has_next && silence >= PATIENCE {
+                    break;
+                }
+                tokio::select! {
+                    Some((index, result)) = asked.next() => {
+                        if let Some(answer) = self.note(index, result, &mut silent, &mut misses) {
                             return Ok((index, answer));
                         }
-                        Err(Miss::Dead(error)) => {
-                            self.note_dead(index, took, error.to_string());
-                            misses.push((index, error));
-                        }
-                        Err(Miss::Unable(error)) => {
-                            self.note_unable(index, took, error.to_string());
-                            misses.push((index, error));
-                        }
+                        break;
                     }
+                    () = sleep(PATIENCE.saturating_sub(silence)), if has_next => {}
                 }
-                () = sleep(PATIENCE), if has_next => {}
             }
         }
     }
 
-    fn blame_the_silent(&self, silent: &[(usize, Instant)]) {
-        for (index, began) in silent {
-            let took = self.clock.steady().duration_since(*began);
-            // Whoever was asked only just now has had no chance.
-            if took >= PATIENCE {
-                self.note_dead(*index, took, format!("silent for {} ms while another one answered", took.as_millis()));
+    /// Notes what one of those asked said; returns its answer if it is a good one.
+    fn note<R, E: std::fmt::Display>(
+        &self,
+        index: usize,
+        result: Result<R, Miss<E>>,
+        silent: &mut Vec<Asked>,
+        misses: &mut Vec<(usize, E)>,
+    ) -> Option<R> {
+        let now = self.clock.steady();
+        let began = silent.iter().find(|one| one.index == index).map_or(now, |one| one.began);
+        let took = now.duration_since(began);
+        silent.retain(|one| one.index != index);
+        match result {
+            Ok(answer) => {
+                self.note_good(index, took);
+                self.blame_the_silent(silent);
+                return Some(answer);
+            }
+            Err(Miss::Dead(error)) => {
+                self.note_dead(index, took, error.to_string());
+                misses.push((index, error));
+            }
+            Err(Miss::Unable(error)) => {
+                self.note_unable(index, took, error.to_string());
+                misses.push((index, error));
+            }
+        }
+        None
+    }
+
+    fn blame_the_silent(&self, silent: &[Asked]) {
+        for one in silent {
+            // Whoever was asked only just now, or was getting on, has had no chance.
+            let silence = one.sign.silence();
+            if silence >= PATIENCE {
+                let text = format!("silent for {} ms while another one answered", silence.as_millis());
+                self.note_dead(one.index, self.clock.steady().duration_since(one.began), text);
             }
         }
     }
+}
+
+/// One that has been asked and has not answered yet.
+struct Asked {
+    index: usize,
+    began: Instant,
+    sign: Sign,
 }
 
 #[cfg(test)]
@@ -237,5 +330,36 @@ mod tests {
         let (_, seen) = list.iter().next().unwrap();
         let said = seen.unwrap().failure.unwrap();
         assert!(said.starts_with("silent for ") && said.ends_with(" ms while another one answered"), "{said}");
+    }
+
+    /// One that gets on, however slowly, is not hurried and not blamed.
+    #[tokio::test]
+    async fn signs_of_life_count() {
+        let list = three();
+        let asked = list.first_with_signs(async |index, sign| {
+            for _ in 0..3 {
+                sleep(PATIENCE * 2 / 3).await;
+                sign.give();
+            }
+            if index == 0 { Ok::<_, Miss<String>>(list.item(index)) } else { Err(Miss::Dead("asked".to_owned())) }
+        });
+        assert_eq!(*asked.await.unwrap().1, "a");
+        assert!(list.iter().skip(1).all(|(_, last)| last.is_none()));
+    }
+
+    /// Of many requests, one tries the one that has cooled down; the others go on as before.
+    #[tokio::test]
+    async fn one_tries_for_all() {
+        let list = three();
+        ask(&list, &["a"], &[]).await.unwrap();
+        list.clock.advance(COOL_DOWN_MIN);
+        assert_eq!((list.preferred(), list.order()), (0, vec![0, 1, 2]));
+        list.note_asked(0);
+        assert_eq!((list.preferred(), list.order()), (1, vec![1, 2, 0]));
+        assert!(!list.note_dead(0, Duration::ZERO, "still".to_owned()));
+        list.clock.advance(COOL_DOWN_MIN);
+        assert_eq!(list.preferred(), 1);
+        list.clock.advance(COOL_DOWN_MIN);
+        assert_eq!(list.preferred(), 0);
     }
 }

@@ -1,24 +1,32 @@
 //! Opens a TCP connection to one of several addresses.
 //!
-//! Called by `egress`; knows addresses only, never names. The addresses of one host are tried in the order given,
-//! each next one starting when the one before failed or has been silent for a quarter of a second, and the first that
-//! connects wins (the idea of RFC 8305, without its sorting: the resolver has sorted already).
+//! Called by `proxy`, `bootstrap` and `resolver`; knows addresses only, never names. The addresses of one host are tried
+//! in the order given, each next one starting when the one before failed or has been silent for a quarter of a second,
+//! and the first that connects wins (the idea of RFC 8305, without its sorting: the resolver has sorted already).
+//!
+//! Invariant: a connection whose other side is gone without a word is noticed, by what was sent not being acknowledged
+//! or by probes while nothing is sent.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 /// How long a connection attempt stays alone before the next address is tried beside it.
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
-
 /// At most this many addresses of one host are tried.
 const ADDRESSES_MAX: usize = 8;
+/// What was sent and is not acknowledged for so long ends the connection.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// A connection silent for so long is probed, and so often again.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Connects to the first of `addresses` that answers, within `limit` in all.
 ///
@@ -28,45 +36,63 @@ const ADDRESSES_MAX: usize = 8;
 /// # Cancel safety
 /// Dropping the future closes every attempt.
 pub async fn connect(addresses: &[SocketAddr], limit: Duration) -> io::Result<TcpStream> {
-    match timeout(limit, race(addresses)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} ms", limit.as_millis()))),
+    match timeout(limit, first(addresses.iter().copied(), attempt)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(Some(err))) => Err(err),
+        Ok(Err(None)) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address")),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs()))),
     }
 }
 
-async fn race(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut waiting = addresses.iter().take(ADDRESSES_MAX);
+/// Tries `addresses` in order, one beside the other, and returns what the first that succeeds gave.
+///
+/// # Errors
+/// The last error; none if there was no address to try.
+///
+/// # Cancel safety
+/// Dropping the future drops every attempt.
+pub async fn first<T, R, E, A>(addresses: impl IntoIterator<Item = T>, attempt: impl Fn(T) -> A) -> Result<R, Option<E>>
+where
+    A: Future<Output = Result<R, E>>,
+{
+    let mut waiting = addresses.into_iter().take(ADDRESSES_MAX).peekable();
     let mut attempts = FuturesUnordered::new();
-    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    let mut last = None;
     loop {
         if let Some(address) = waiting.next() {
-            attempts.push(attempt(*address));
+            attempts.push(attempt(address));
         } else if attempts.is_empty() {
             return Err(last);
         }
+        let has_next = waiting.peek().is_some();
         // Wait for one attempt to end; with more addresses at hand, only for a moment.
-        let patience = pin!(async {
-            if waiting.len() > 0 {
-                sleep(NEXT_ADDRESS_AFTER).await;
-            } else {
-                std::future::pending::<()>().await;
-            }
-        });
         tokio::select! {
             Some(result) = attempts.next() => match result {
-                Ok(stream) => return Ok(stream),
-                Err(err) => last = err,
+                Ok(good) => return Ok(good),
+                Err(err) => last = Some(err),
             },
-            () = patience => {}
+            () = sleep(NEXT_ADDRESS_AFTER), if has_next => {}
         }
     }
 }
 
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     let connected = TcpStream::connect(address).await;
-    let stream = connected.map_err(|err| io::Error::new(err.kind(), format!("{address}: {err}")))?;
+    let stream = connected.map_err(|err| io::Error::new(err.kind(), format!("{address}: {}", plain(&err))))?;
     stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_AFTER).with_interval(KEEP_ALIVE_INTERVAL))?;
     Ok(stream)
+}
+
+/// Returns an error of the system in its own words, without its number: `Connection refused`.
+pub(super) fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    match text.split_once(" (os error ") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]

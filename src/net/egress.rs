@@ -1,20 +1,23 @@
 //! The HTTP client for upstreams.
 //!
-//! Called by `upstream`; uses `resolver` and `dial`. Owns the pool of connections, TLS, the limits on time and the
+//! Called by `upstream`; uses `proxy`, `resolver` and `tls`. Owns the pools of connections, the limits on time and the
 //! redirects. reqwest is not used here because it takes no connector of ours, has one figure for connecting and TLS,
 //! and sends custom headers on to other hosts after a redirect.
 //!
-//! Invariants: credentials go to the origin they were given for and nowhere else; a redirect never leads from https to
-//! plain http; every wait has a limit.
+//! https and everything direct goes over one pool: what a proxy has to do with it is over when its tunnel stands.
+//! Requests for plain http are given to an HTTP proxy whole, with what proves to it who asks, so each way has a pool of
+//! its own for them.
+//!
+//! Invariants: credentials go to the origin they were given for and nowhere else, and a proxy's to that proxy; a
+//! redirect never leads from https to plain http; every wait has a limit.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::Empty;
 use hyper_util::client::legacy::{Client, Error as ClientError};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
@@ -22,11 +25,17 @@ use url::Url;
 
 use crate::net::proxy::Proxies;
 use crate::net::resolver::Resolver;
+use crate::net::target::{Host, Target};
 use crate::net::tls::Trust;
 
 mod connector;
+mod error;
+mod response;
 
-use connector::Connector;
+use connector::{Connector, Failure};
+pub use error::Error;
+use error::innermost;
+pub use response::{Response, ResponseBody};
 
 /// At most this many redirects are followed, as the go command does.
 const REDIRECTS_MAX: usize = 10;
@@ -40,8 +49,6 @@ const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How long the steps of one request may take.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// From the first SYN to a connection.
-    pub connect_timeout: Duration,
     /// The TLS handshake.
     pub tls_timeout: Duration,
     /// From the request to the end of the answer's head.
@@ -53,111 +60,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            connect_timeout: Duration::from_secs(5),
             tls_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
             stall_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
-/// What went wrong on the way out, by the step that failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Error {
-    /// The name could not be resolved.
-    #[error("dns: {reason}")]
-    Dns {
-        /// The name asked for.
-        host: String,
-        /// Who was asked, and what they said.
-        reason: String,
-    },
-    /// The proxy is out of order, or does not let us in.
-    #[error("proxy: {proxy}: {reason}")]
-    Proxy {
-        /// Its name, without anything secret.
-        proxy: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// No connection to any address.
-    #[error("connect: {host}: {reason}")]
-    Connect {
-        /// Host and port.
-        host: String,
-        /// The system's words.
-        reason: String,
-    },
-    /// The TLS handshake failed.
-    #[error("tls: {host}: {reason}")]
-    Tls {
-        /// Host and port.
-        host: String,
-        /// What rustls said.
-        reason: String,
-    },
-    /// The answer's head did not come in time.
-    #[error("no answer within {} s", .0.as_secs())]
-    HeaderTimeout(Duration),
-    /// The body stopped coming.
-    #[error("no byte for {} s", .0.as_secs())]
-    Stalled(Duration),
-    /// The body kept coming, but not fast enough to end.
-    #[error("not done after {} s", .0.as_secs())]
-    TooSlow(Duration),
-    /// The connection broke.
-    #[error("connection ended early: {0}")]
-    Ended(String),
-    /// The host that a redirect led to did not answer well.
-    #[error("redirected to {host}: {reason}")]
-    Elsewhere {
-        /// That host.
-        host: String,
-        /// The step that failed there.
-        reason: String,
-    },
-    /// A redirect that cannot be followed.
-    #[error("redirect: {0}")]
-    Redirect(String),
-}
-
-impl Error {
-    /// Returns whether the network, not one answer, is to blame: the sign of an uplink that is gone.
-    pub fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Dns { .. }
-            | Self::Proxy { .. }
-            | Self::Connect { .. }
-            | Self::Tls { .. }
-            | Self::HeaderTimeout(_) => true,
-            Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Elsewhere { .. } | Self::Redirect(_) => false,
-        }
-    }
-
-    /// Returns whether a new connection could not be made, so that trying another one soon is of no use.
-    pub fn is_of_a_fresh_connection(&self) -> bool {
-        match self {
-            Self::Dns { .. } | Self::Proxy { .. } | Self::Connect { .. } | Self::Tls { .. } => true,
-            Self::HeaderTimeout(_)
-            | Self::Stalled(_)
-            | Self::TooSlow(_)
-            | Self::Ended(_)
-            | Self::Elsewhere { .. }
-            | Self::Redirect(_) => false,
-        }
-    }
-
-    /// Returns the error's token of RFC 9209.
-    pub fn token(&self) -> &'static str {
-        match self {
-            Self::Dns { .. } => "dns_error",
-            Self::Proxy { .. } => "destination_ip_unroutable",
-            Self::Connect { .. } | Self::Elsewhere { .. } => "destination_unavailable",
-            Self::Tls { .. } => "tls_protocol_error",
-            Self::HeaderTimeout(_) => "http_response_timeout",
-            Self::Stalled(_) | Self::TooSlow(_) => "connection_read_timeout",
-            Self::Ended(_) => "http_response_incomplete",
-            Self::Redirect(_) => "http_protocol_error",
         }
     }
 }
@@ -196,63 +101,6 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// An answer whose head has arrived.
-#[derive(Debug)]
-pub struct Response {
-    /// The status.
-    pub status: StatusCode,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The rest, still on its way.
-    pub body: ResponseBody,
-}
-
-/// A body on its way in.
-#[derive(Debug)]
-pub struct ResponseBody {
-    incoming: Incoming,
-    stall_timeout: Duration,
-}
-
-impl ResponseBody {
-    /// Returns the next piece, or `None` at the declared end.
-    ///
-    /// # Errors
-    /// `Stalled` when nothing came for too long, `Ended` when the connection broke before the declared end.
-    ///
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
-        loop {
-            let frame = timeout(self.stall_timeout, self.incoming.frame())
-                .await
-                .map_err(|_| Error::Stalled(self.stall_timeout))?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(err)) => return Err(Error::Ended(innermost(&err))),
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        return Ok(Some(data));
-                    }
-                }
-            }
-        }
-    }
-
-    /// Returns the next piece if it has already arrived.
-    ///
-    /// # Errors
-    /// As [`ResponseBody::chunk`].
-    pub fn chunk_if_ready(&mut self) -> Result<Option<Bytes>, Error> {
-        use futures_util::FutureExt as _;
-        match self.incoming.frame().now_or_never() {
-            None | Some(None) => Ok(None),
-            Some(Some(Err(err))) => Err(Error::Ended(innermost(&err))),
-            Some(Some(Ok(frame))) => Ok(frame.into_data().ok()),
-        }
-    }
-}
-
 /// Which way requests go. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -262,10 +110,16 @@ pub struct Route {
     pub resolver: Resolver,
 }
 
-/// The client. Clones share one pool of connections.
+type Pool = Client<Connector, Empty<Bytes>>;
+
+/// The client. Clones share its connections.
 #[derive(Clone)]
-pub struct Egress {
-    client: Client<Connector, Empty<Bytes>>,
+pub struct Egress(Arc<Parts>);
+
+struct Parts {
+    pool: Pool,
+    /// For plain http where there are proxies: the connections of each way.
+    of_ways: Vec<Pool>,
     config: Config,
     route: Route,
     tls: Arc<rustls::ClientConfig>,
@@ -273,7 +127,7 @@ pub struct Egress {
 
 impl std::fmt::Debug for Egress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Egress").field("route", &self.route).finish_non_exhaustive()
+        f.debug_struct("Egress").field("route", &self.0.route).finish_non_exhaustive()
     }
 }
 
@@ -284,22 +138,15 @@ impl Egress {
     }
 
     fn with_tls(config: Config, route: Route, tls: Arc<rustls::ClientConfig>) -> Self {
-        let connector = Connector::new(Arc::clone(&tls), &config, route.clone());
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
-            .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .build(connector);
-        Self { client, config, route, tls }
+        let connector = Connector::new(Arc::clone(&tls), config.tls_timeout, route.clone());
+        let ways = if route.proxies.has_proxies() { route.proxies.count() } else { 0 };
+        let of_ways = (0..ways).map(|way| pool(connector.for_requests(way))).collect();
+        Self(Arc::new(Parts { pool: pool(connector), of_ways, config, route, tls }))
     }
 
     /// Returns which way requests go.
     pub fn route(&self) -> &Route {
-        &self.route
+        &self.0.route
     }
 
     /// Asks for `url` and returns the answer's head, after redirects.
@@ -352,7 +199,7 @@ impl Egress {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn probe(&self, url: &Url, limit: Duration) -> Result<(), Error> {
-        let fresh = Self::with_tls(self.config.clone(), self.route.clone(), Arc::clone(&self.tls));
+        let fresh = Self::with_tls(self.0.config.clone(), self.0.route.clone(), Arc::clone(&self.0.tls));
         let asked = timeout(limit, fresh.get_once(url, &HeaderMap::new(), None)).await;
         asked.map_err(|_| Error::HeaderTimeout(limit))?.map(|_| ())
     }
@@ -363,7 +210,7 @@ impl Egress {
         headers: &HeaderMap,
         credentials: Option<&Credentials>,
     ) -> Result<Response, Error> {
-        let mut request = http::Request::builder()
+        let mut request = Request::builder()
             .method(Method::GET)
             .uri(url.as_str())
             .body(Empty::new())
@@ -376,11 +223,58 @@ impl Egress {
         if let Some(credentials) = credentials {
             sent.insert(credentials.name.clone(), credentials.value.clone());
         }
-        let config = &self.config;
-        // Connecting and the handshake have limits of their own inside the connector; this one is mostly about silence
-        // on a connection that is open already.
-        let limit = config.connect_timeout + config.header_timeout;
-        let answer = timeout(limit, self.client.request(request))
+        if url.scheme() == "http" && self.0.route.proxies.has_proxies() {
+            let host = Host::parse(url.host_str().unwrap_or_default());
+            let to = Target { host, port: url.port_or_known_default().unwrap_or(80) };
+            if !self.0.route.proxies.is_direct(&to) {
+                return self.send_by_a_way(&request).await;
+            }
+        }
+        match self.send(&self.0.pool, request).await {
+            Ok(response) => Ok(response),
+            Err(Failure::Failed(error)) => Err(error),
+            Err(Failure::OtherWay(_)) => Err(Error::Ended("no way out".to_owned())),
+        }
+    }
+
+    /// Sends a request for plain http through the first way that can, over connections of that way.
+    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>) -> Result<Response, Error> {
+        let proxies = &self.0.route.proxies;
+        let mut way = proxies.preferred();
+        let mut refused: Vec<usize> = Vec::new();
+        let mut last = Error::Ended("no way out".to_owned());
+        // Each round either answers, or finds another way to be the one; more rounds than that are a way that flaps.
+        for _ in 0..=2 * self.0.of_ways.len() {
+            let mut request = request.clone();
+            if let Some(authorization) = proxies.authorization(way) {
+                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
+            }
+            match self.send(&self.0.of_ways[way], request).await {
+                Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    if !proxies.takes_requests(way) {
+                        return Ok(response);
+                    }
+                    last = proxies.note_not_let_in(way).into();
+                    refused.push(way);
+                    way = proxies.preferred();
+                    if refused.contains(&way) {
+                        break;
+                    }
+                }
+                Ok(response) => return Ok(response),
+                Err(Failure::Failed(error)) => return Err(error),
+                Err(Failure::OtherWay(other)) => way = other,
+            }
+        }
+        Err(last)
+    }
+
+    async fn send(&self, pool: &Pool, request: Request<Empty<Bytes>>) -> Result<Response, Failure> {
+        let config = &self.0.config;
+        // The steps of connecting have limits of their own; this one is mostly about silence on a connection that is
+        // open already.
+        let limit = self.0.route.proxies.connect_limit() + config.header_timeout;
+        let answer = timeout(limit, pool.request(request))
             .await
             .map_err(|_| Error::HeaderTimeout(limit))?
             .map_err(|err| classify(&err))?;
@@ -390,26 +284,29 @@ impl Egress {
     }
 }
 
+fn pool(connector: Connector) -> Pool {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+        .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .build(connector)
+}
+
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn classify(err: &ClientError) -> Error {
+fn classify(err: &ClientError) -> Failure {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(err);
     while let Some(inner) = cause {
-        if let Some(ours) = inner.downcast_ref::<Error>() {
+        if let Some(ours) = inner.downcast_ref::<Failure>() {
             return ours.clone();
         }
         cause = inner.source();
     }
-    Error::Ended(innermost(err))
-}
-
-/// Returns the text of the deepest cause, which is the one that says what happened.
-fn innermost(err: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = err;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
+    Failure::Failed(Error::Ended(innermost(err)))
 }

@@ -191,6 +191,13 @@ pub(super) fn is_not_tls(err: &io::Error) -> bool {
     matches!(rustls_error(err), Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)))
 }
 
+/// Tells whether the other side ended the connection, or said nothing at all.
+pub(super) fn is_closed(err: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof};
+    rustls_error(err).is_none()
+        && matches!(err.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof)
+}
+
 /// Returns the error of rustls inside an error of the system's kind.
 fn rustls_error(err: &io::Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = err.get_ref().map(|inner| inner as _);

@@ -1,7 +1,7 @@
-//! Makes the connections the client's pool asks for: resolve, dial, and TLS where the scheme says so.
+//! Makes the connections the client's pools ask for: directly or through a proxy, and TLS where the scheme says so.
 //!
-//! Called by hyper-util's pool; calls `resolver` and `dial`. Each step has its own limit and its own error, which
-//! `egress` finds again below the pool's.
+//! Called by hyper-util's pool; calls `proxy`, which asks `resolver` through it where an address is needed. Each step has
+//! its own limit and its own error, which `egress` finds again below the pool's.
 
 use std::future::Future;
 use std::io;
@@ -13,68 +13,85 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
-use crate::net::dial;
-use crate::net::egress::{Config, Error, Route};
+use crate::net::egress::{Error, Route};
 use crate::net::stream::Stream;
+use crate::net::target::{Host, Target};
 
-/// Connects for the pool. Clones share the TLS session cache.
+/// Why there is no connection for this pool.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// There is none at all.
+    #[error("{0}")]
+    Failed(Error),
+    /// Another way than the pool's has been found to be the one to use.
+    #[error("another way is used")]
+    OtherWay(usize),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Connects for a pool. Clones share the TLS session cache.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
     route: Route,
-    connect_timeout: Duration,
     tls_timeout: Duration,
+    /// For the pool of one way's requests for plain http.
+    way: Option<usize>,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<rustls::ClientConfig>, config: &Config, route: Route) -> Self {
-        Self {
-            tls: TlsConnector::from(tls),
-            route,
-            connect_timeout: config.connect_timeout,
-            tls_timeout: config.tls_timeout,
-        }
+    pub(super) fn new(tls: Arc<rustls::ClientConfig>, tls_timeout: Duration, route: Route) -> Self {
+        Self { tls, route, tls_timeout, way: None }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<Pooled>, Error> {
-        let host = uri.host().unwrap_or_default().to_owned();
+    /// Returns the connector for requests for plain http that go this way.
+    pub(super) fn for_requests(&self, way: usize) -> Self {
+        Self { way: Some(way), ..self.clone() }
+    }
+
+    async fn connect(self, uri: Uri) -> Result<TokioIo<Pooled>, Failure> {
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let addresses = self
-            .route
-            .resolver
-            .resolve(&host, port)
-            .await
-            .map_err(|reason| Error::Dns { host: host.clone(), reason })?;
-        let target = format!("{host}:{port}");
-        let tcp = dial::connect(&addresses, self.connect_timeout)
-            .await
-            .map_err(|err| Error::Connect { host: target.clone(), reason: err.to_string() })?;
-        if !is_tls {
-            return Ok(TokioIo::new(Pooled(Stream::Plain(tcp))));
+        let to = Target { host: Host::parse(uri.host().unwrap_or_default()), port };
+        let resolve = |name: &str| {
+            let (resolver, name) = (self.route.resolver.clone(), name.to_owned());
+            async move {
+                let found = resolver.resolve(&name, port).await?;
+                Ok(found.into_iter().map(|address| address.ip()).collect())
+            }
+        };
+        let proxies = &self.route.proxies;
+        if let Some(way) = self.way {
+            let (used, stream) = proxies.connect_for_requests(&to, resolve).await.map_err(Error::from)?;
+            if used != way {
+                return Err(Failure::OtherWay(used));
+            }
+            let is_forwarded = proxies.takes_requests(way);
+            return Ok(TokioIo::new(Pooled { stream, is_forwarded }));
         }
-        let failed = |reason: String| Error::Tls { host: target.clone(), reason };
-        let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(bare).map_err(|err| failed(err.to_string()))?;
-        let stream = timeout(self.tls_timeout, self.tls.connect(name, Stream::Plain(tcp)))
-            .await
-            .map_err(|_| failed(format!("no handshake within {} s", self.tls_timeout.as_secs())))?
-            .map_err(|err| failed(err.to_string()))?;
-        Ok(TokioIo::new(Pooled(Stream::Tls(Box::new(stream)))))
+        let connected = if is_tls {
+            proxies.connect_tls(&to, resolve, &self.tls, self.tls_timeout).await
+        } else {
+            proxies.connect(&to, resolve).await
+        };
+        let stream = connected.map_err(Error::from)?;
+        Ok(TokioIo::new(Pooled { stream, is_forwarded: false }))
     }
 }
 
 impl tower_service::Service<Uri> for Connector {
     type Response = TokioIo<Pooled>;
-    type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         Poll::Ready(Ok(()))
     }
 
@@ -84,30 +101,35 @@ impl tower_service::Service<Uri> for Connector {
 }
 
 /// A connection as the pool sees it.
-pub(super) struct Pooled(Stream);
+pub(super) struct Pooled {
+    stream: Stream,
+    /// Whether the other side is a proxy that wants whole addresses.
+    is_forwarded: bool,
+}
 
 impl Connection for Pooled {
     fn connected(&self) -> Connected {
-        if self.0.is_h2() { Connected::new().negotiated_h2() } else { Connected::new() }
+        let connected = Connected::new().proxy(self.is_forwarded);
+        if self.stream.is_h2() { connected.negotiated_h2() } else { connected }
     }
 }
 
 impl AsyncRead for Pooled {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Pooled {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
