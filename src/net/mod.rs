@@ -8,6 +8,7 @@ pub mod bootstrap;
 pub mod candidates;
 pub mod cidr;
 pub mod dial;
+pub mod dns;
 pub mod egress;
 pub mod proxy;
 pub mod redacted;

@@ -1,42 +1,190 @@
-//! Turns host names into addresses.
+//! Turns host names into addresses: by the system's resolver, or by servers of the user's choice.
 //!
-//! Called by `egress`. Today there is one way, the system's own resolver; servers of the user's choice join it here.
+//! Owns [`Resolver`]. Called by `egress`, `doctor` and `app`; calls `dns`, `proxy` and `bootstrap`. Invariant: once there
+//! are servers, no name that is looked up here ever reaches the system's resolver.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use crate::check::Check;
+use crate::clock::Clock;
+use crate::net::bootstrap::{Bootstrap, HOSTS_PATH};
+use crate::net::dns::Reach;
+use crate::net::dns::names::{Found, Names, Origin, ask_system};
+use crate::net::dns::server::Server;
+use crate::net::dns::servers::Servers;
+pub use crate::net::dns::{ServerConfig, Transport};
+use crate::net::proxy::Proxies;
+use crate::net::resolver::route::{Ground, Route};
+use crate::net::target::Host;
+use crate::net::tls::Trust;
+use crate::shutdown::Tasks;
 
-/// A name look-up that takes longer has failed.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+mod route;
 
-/// Where names are looked up.
+/// Which way DNS itself goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rule {
+    /// TCP, TLS and HTTPS through the proxies, except to servers nearby; UDP and QUIC directly.
+    #[default]
+    Auto,
+    /// Everything through the proxies, UDP as TCP; nothing ever falls back.
+    Proxy,
+    /// Everything directly.
+    Direct,
+}
+
+/// The servers to ask, and which way they are reached.
 #[derive(Clone, Debug, Default)]
-pub enum Resolver {
-    /// The operating system's resolver, as every other program on the machine uses it.
+pub struct Config {
+    /// In order of preference; at least one.
+    pub servers: Vec<ServerConfig>,
+    /// Which way they are reached.
+    pub rule: Rule,
+}
+
+/// The addresses of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Best first, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Who said so: a server's name, `/etc/hosts`, `cache`, `stale`, `system resolver`, `literal`.
+    pub source: String,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Where names are looked up. Clones share the cache and the connections.
+#[derive(Clone, Default)]
+pub struct Resolver(Source);
+
+#[derive(Clone, Default)]
+enum Source {
     #[default]
     System,
+    Servers(Arc<Chosen>),
+}
+
+/// Servers of the user's choice.
+struct Chosen {
+    names: Arc<Names>,
+    ways: Vec<(ServerConfig, Arc<Route>)>,
+    clock: Clock,
 }
 
 impl Resolver {
+    /// Returns the operating system's resolver, as every other program on the machine uses it.
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's. `trust` is whom the
+    /// certificates of the servers are traced back to.
+    pub fn new(config: Config, bootstrap: Arc<Bootstrap>, proxies: Arc<Proxies>, trust: &Trust, clock: Clock) -> Self {
+        if config.servers.is_empty() {
+            return Self::system();
+        }
+        let tasks = Tasks::new();
+        let ground = Arc::new(Ground { rule: config.rule, bootstrap, proxies });
+        let (mut ways, mut servers) = (Vec::new(), Vec::new());
+        for server in config.servers {
+            let route = Arc::new(Route::new(&server, Arc::clone(&ground)));
+            let (transport, reach) = (route.transport(&server), Arc::clone(&route) as Arc<dyn Reach>);
+            ways.push((server.clone(), route));
+            servers.push(Server::new(server, transport, reach, trust, tasks.clone(), clock.clone()));
+        }
+        let origin = Origin::Servers(Servers::new(servers, clock.clone()));
+        let names = Names::new(Path::new(HOSTS_PATH), origin, tasks, clock.clone());
+        Self(Source::Servers(Arc::new(Chosen { names, ways, clock })))
+    }
+
+    /// Tells whether this is the system's resolver.
+    pub fn is_system(&self) -> bool {
+        matches!(self.0, Source::System)
+    }
+
     /// Returns the addresses of `host`, best first. A literal address is returned as it is.
     ///
     /// # Errors
-    /// The resolver's own words, or that it did not answer in time.
+    /// Who was asked, and what they said.
     ///
     /// # Cancel safety
-    /// Dropping the future abandons the look-up.
+    /// Dropping the future abandons the wait; the look-up goes on for others and for the cache.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-        let literal = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        if let Ok(address) = literal.parse::<IpAddr>() {
-            return Ok(vec![SocketAddr::new(address, port)]);
+        let answer = self.lookup(host).await?;
+        Ok(answer.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+    }
+
+    /// Returns the addresses of `name`, who gave them and how long it took.
+    ///
+    /// # Errors
+    /// Who was asked, and what they said: `tls://192.0.2.1:853: certificate expired on …`, several joined by `; `.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the wait; the look-up goes on for others and for the cache.
+    pub async fn lookup(&self, name: &str) -> Result<Answer, String> {
+        if let Host::Address(address) = Host::parse(name) {
+            return Ok(Answer { addresses: vec![address], source: "literal".to_owned(), took: Duration::ZERO });
         }
-        match self {
-            Self::System => match timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((host, port))).await {
-                Ok(Ok(found)) => Ok(found.collect()),
-                Ok(Err(err)) => Err(err.to_string()),
-                Err(_) => Err(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())),
-            },
+        match &self.0 {
+            Source::System => {
+                let clock = Clock::system();
+                let began = clock.steady();
+                let addresses = ask_system(name).await?;
+                let took = clock.steady().duration_since(began);
+                Ok(Answer { addresses, source: "system resolver".to_owned(), took })
+            }
+            Source::Servers(chosen) => {
+                let began = chosen.clock.steady();
+                let Found { addresses, source } = chosen.names.lookup(name).await?;
+                Ok(Answer { addresses, source, took: chosen.clock.steady().duration_since(began) })
+            }
         }
+    }
+
+    /// Returns, server by server, which way it goes, for the start-up lines: `tls://192.0.2.1:853 through
+    /// socks5://192.0.2.2:1080`, `udp://192.0.2.3:53 directly`. Nothing for the system's resolver.
+    pub fn ways(&self) -> Vec<String> {
+        match &self.0 {
+            Source::System => Vec::new(),
+            Source::Servers(chosen) => {
+                let words =
+                    |(server, route): &(ServerConfig, Arc<Route>)| format!("{} {}", server.name, route.words(server));
+                chosen.ways.iter().map(words).collect()
+            }
+        }
+    }
+
+    /// Returns what each server did when it was last asked; nothing for the system's resolver.
+    pub fn checks(&self) -> Vec<Check> {
+        match &self.0 {
+            Source::System => Vec::new(),
+            Source::Servers(chosen) => chosen.names.servers().map(Servers::checks).unwrap_or_default(),
+        }
+    }
+
+    /// Asks every server itself for `name`, past the cache, and returns what each said.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the look-ups.
+    pub async fn probe(&self, name: &str) -> Vec<(String, Result<Answer, String>)> {
+        let Source::Servers(chosen) = &self.0 else {
+            return vec![("system resolver".to_owned(), self.lookup(name).await)];
+        };
+        let Some(servers) = chosen.names.servers() else { return Vec::new() };
+        let said = servers.probe(name).await.into_iter();
+        let answer = |(server, said, took): (String, Result<_, _>, _)| {
+            (server.clone(), said.map(|addresses| Answer { addresses, source: server, took }))
+        };
+        said.map(answer).collect()
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Resolver").field(&self.ways()).finish()
     }
 }
