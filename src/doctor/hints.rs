@@ -4,16 +4,19 @@
 //! words looked for here are those of `net::tls::explain`, `net::dial`, `net::proxy` and the DNS servers, and a test
 //! holds each fault of the table to its hint. Pure.
 
-/// The faults, in the order they are looked for: the more telling ones first.
+/// The faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    NotTls,
+    SpeaksTls,
     Unauthorised,
     UnknownAuthority,
     Expired,
     NotYetValid,
     WrongName,
-    NotTls,
+    WrongKind,
     Cut,
+    Blocked,
     NoSuchName,
     ServerFailed,
     RefusedThere,
@@ -23,26 +26,50 @@ enum Fault {
     Other,
 }
 
-/// Words, any of which tells a fault.
-const SIGNS: [(Fault, &[&str]); 13] = [
-    (Fault::Unauthorised, &["user name", "password", "407", "authentication"]),
+/// Words, any of which tells a fault; the more telling ones first.
+const SIGNS: [(Fault, &[&str]); 16] = [
+    (Fault::NotTls, &["does not speak tls", "speaks plain http"]),
+    (Fault::SpeaksTls, &["it speaks tls"]),
+    (Fault::Unauthorised, &["user name", "password", "status 407", "who we are"]),
     (Fault::UnknownAuthority, &["unknown authority", "that of an authority"]),
     (Fault::Expired, &["certificate expired"]),
     (Fault::NotYetValid, &["not valid before", "not valid yet"]),
     (Fault::WrongName, &["certificate is for"]),
-    (Fault::NotTls, &["does not speak tls", "speaks plain http"]),
-    (Fault::Cut, &["during the handshake", "refused the handshake"]),
-    (Fault::NoSuchName, &["no such name", "no such host", "name or service not known", "no address associated"]),
+    (
+        Fault::WrongKind,
+        &[
+            "does not speak",
+            "no dns over https",
+            "not a dns message",
+            "not json",
+            "web page",
+            "not an answer of the dns",
+        ],
+    ),
+    (Fault::Cut, &["during the handshake", "refused the handshake", "connection was closed", "connection was reset"]),
+    (Fault::Blocked, &["leads nowhere"]),
+    (
+        Fault::NoSuchName,
+        &["no such name", "no such host", "name or service not known", "no address associated", "name has no address"],
+    ),
     (Fault::ServerFailed, &["servfail", "server failure", "temporary failure in name resolution"]),
     (
         Fault::RefusedThere,
-        &["403", "405", "not allowed", "does not want to", "refuses to", "query refused", "refused the"],
+        &[
+            "connect refused",
+            "not allowed by",
+            "does not connect for",
+            "refuses to answer",
+            "status 403",
+            "status 405",
+            "status 5",
+        ],
     ),
     (Fault::NoWay, &["unreachable", "no route to host"]),
     (Fault::NothingThere, &["connection refused"]),
     (
         Fault::Silent,
-        &["no answer", "timed out", "time-out", "no handshake", "silent", "no byte", "no connection within"],
+        &["no answer", "timed out", "no handshake", "silent", "no byte", "no connection within", "not done"],
     ),
 ];
 
@@ -57,6 +84,11 @@ fn fault(reason: &str) -> Fault {
         .map_or(Fault::Other, |(fault, _)| *fault)
 }
 
+/// Tells whether a certificate was refused for what the clock shows.
+pub(super) fn is_about_time(reason: &str) -> bool {
+    matches!(fault(reason), Fault::Expired | Fault::NotYetValid)
+}
+
 /// Returns what to change when a DNS server fails.
 pub(super) fn of_dns(reason: &str) -> String {
     match fault(reason) {
@@ -64,6 +96,10 @@ pub(super) fn of_dns(reason: &str) -> String {
         Fault::Expired => "the server's operator has to renew it; or this machine's clock is wrong",
         Fault::NotYetValid => CLOCK,
         Fault::WrongName => "name the server in -dns by a name its certificate is for; or somebody else answers for it",
+        Fault::SpeaksTls | Fault::WrongKind => {
+            "is it a DNS server of that kind? See to scheme, port and path in -dns (tls 853, https 443 and mostly /dns-query)"
+        }
+        Fault::Blocked => "ask a server that can be trusted with -dns: tls:// or https://, through a proxy if need be",
         Fault::NotTls => "that port speaks no TLS: udp:// or tcp://, or another port (tls 853, https 443)",
         Fault::Cut => "something on the way cuts TLS to that port: try https://, or another server",
         Fault::NoSuchName => "is the name spelt right? Else this server does not know it: ask another one with -dns",
@@ -93,8 +129,9 @@ pub(super) fn of_proxy(reason: &str) -> String {
         Fault::NotYetValid => CLOCK,
         Fault::WrongName => "name the proxy by a name its certificate is for",
         Fault::NotTls => "the proxy speaks no TLS: write http:// in -proxy",
+        Fault::SpeaksTls => "write https:// in -proxy",
         Fault::Cut => "is it an https proxy at all? Otherwise write http:// or socks5:// in -proxy",
-        Fault::NoSuchName | Fault::ServerFailed => {
+        Fault::NoSuchName | Fault::ServerFailed | Fault::Blocked => {
             "see to the name in -proxy, or write the proxy's address; -dns-bootstrap finds its name"
         }
         Fault::RefusedThere => {
@@ -105,7 +142,9 @@ pub(super) fn of_proxy(reason: &str) -> String {
         Fault::Silent => {
             "it is down, hangs, or is of another kind than its URL in -proxy says; name another one behind it"
         }
-        Fault::Other => "see to its URL in -proxy: kind (http, https, socks5, socks5h), host and port",
+        Fault::WrongKind | Fault::Other => {
+            "see to its URL in -proxy: kind (http, https, socks5, socks5h), host and port"
+        }
     }
     .to_owned()
 }
@@ -126,6 +165,9 @@ pub(super) fn of_tls(reason: &str) -> String {
         Fault::NotTls => "write http:// in -upstream if the upstream is meant to be without TLS; or see to the port",
         Fault::Silent | Fault::Cut => "something on the way cuts TLS: -proxy leads around it, if there is one",
         Fault::Unauthorised
+        | Fault::SpeaksTls
+        | Fault::WrongKind
+        | Fault::Blocked
         | Fault::NoSuchName
         | Fault::ServerFailed
         | Fault::RefusedThere
@@ -155,7 +197,10 @@ pub(super) fn of_upstream(reason: &str) -> String {
         Fault::NoWay => format!("{FIREWALL}; if only a proxy leads out, name it with -proxy"),
         Fault::RefusedThere => "the proxy has to allow it; or reach this upstream directly, with NO_PROXY".to_owned(),
         Fault::Unauthorised => of_proxy(reason),
-        Fault::UnknownAuthority
+        Fault::SpeaksTls
+        | Fault::WrongKind
+        | Fault::Blocked
+        | Fault::UnknownAuthority
         | Fault::Expired
         | Fault::NotYetValid
         | Fault::WrongName
@@ -205,8 +250,11 @@ mod tests {
             ("a.example: SERVFAIL", of_dns, "another one with -dns"),
             ("no answer within 5 s", of_dns, "firewall"),
             ("wrong user name or password", of_proxy, "user:password@"),
-            ("407 Proxy Authentication Required", of_proxy, "user:password@"),
-            ("403 Forbidden", of_proxy, "allow"),
+            ("it wants a user name and a password (status 407)", of_proxy, "user:password@"),
+            ("through http://192.0.2.1:3128: CONNECT refused: status 403 Forbidden", of_proxy, "allow"),
+            ("it speaks plain HTTP, where anybody on the way could read the password", of_proxy, "write http://"),
+            ("no DNS over HTTPS at this path: HTTP 404", of_dns, "path in -dns"),
+            ("a.example: refuses to answer us (REFUSED)", of_dns, "another -dns"),
             ("no answer within 10 s", of_proxy, "hangs"),
             ("Connection refused (os error 111)", of_proxy, "start the proxy"),
             ("certificate of an unknown authority", of_tls, "-ca FILE"),

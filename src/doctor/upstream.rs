@@ -38,7 +38,7 @@ const EXPIRES_SOON: Duration = Duration::from_secs(7 * 86_400);
 /// The list of a module that every public upstream has, and whose content does not matter.
 const SMALL_REQUEST: &str = "golang.org/x/text/@v/list";
 /// The head of an answer that only its date is read of.
-const HEAD_BYTES_MAX: u64 = 16 * 1024;
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Returns where an upstream is.
 pub(super) fn target(base: &Url) -> Option<Target> {
@@ -146,7 +146,9 @@ async fn tls_checks(name: &str, base: &Url, egress: &Egress, subject: &Subject, 
     let mut text = reason.clone();
     if let Ok(Some(stream)) = met.await {
         text = format!("{reason}; it is {}", chain::line(&chain::of(&stream)));
-        found.date = date_of(name, &to, stream, clock).await;
+        if hints::is_about_time(&reason) {
+            found.date = date_of(name, &to, stream, clock).await;
+        }
     }
     found.checks.push(Check::new(TLS, name, Outcome::Fail, text).hint(hints::of_tls(&reason)));
     Tls::Bad
@@ -169,15 +171,20 @@ fn unreachable(step: &'static str, name: &str, reason: &str) -> Check {
 /// Asks a server that cannot be trusted what time it is, which is all that is taken from it.
 async fn date_of(name: &str, to: &Target, mut stream: Stream, clock: &Clock) -> Option<Date> {
     let request = format!(
-        "HEAD / HTTP/1.1\r\nHost: {}\r\nUser-Agent: larder/{}\r\nConnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: larder/{}\r\nConnection: close\r\n\r\n",
         to.host,
         env!("CARGO_PKG_VERSION")
     );
     let answered = timeout(HANDSHAKE_LIMIT, async {
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut head = Vec::new();
-        // A connection that ends without a word of TLS about it has still said what it had to say.
-        let _ = stream.take(HEAD_BYTES_MAX).read_to_end(&mut head).await;
+        while head.len() < HEAD_BYTES_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read_buf(&mut head).await {
+                Ok(1..) => {}
+                // A connection that ends has still said what it had to say.
+                Ok(0) | Err(_) => break,
+            }
+        }
         Some(head)
     });
     let head = answered.await.ok()??;
@@ -215,7 +222,15 @@ async fn ask(step: &'static str, question: &Question<'_>, clock: &Clock, found: 
             let date = response.headers.get(DATE).and_then(|value| value.to_str().ok());
             found.date = date.and_then(|text| dated(name, text, clock));
             let is_page = response.status.is_success() && !path.is_empty() && is_web_page(&mut response).await;
-            judge(step, name, response.status, is_page, credentials.is_some(), took)
+            let check = judge(step, name, response.status, is_page, credentials.is_some(), took);
+            match (&check.hint, target(base)) {
+                // Plain requests are the proxy's to answer, and it cannot be told who did.
+                (Some(hint), Some(to)) if base.scheme() == "http" && !egress.route().proxies.is_direct(&to) => {
+                    let hint = format!("{hint}; or it was the proxy that said so");
+                    check.hint(hint)
+                }
+                (Some(_) | None, _) => check,
+            }
         }
     });
 }

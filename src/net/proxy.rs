@@ -318,11 +318,6 @@ impl Proxies {
         }
     }
 
-    /// Returns each proxy alone, with its name: to find out which of them works. What `NO_PROXY` says is left out.
-    pub fn each(&self) -> Vec<(String, Arc<Self>)> {
-        Vec::new()
-    }
-
     /// Returns what each proxy did when it was last asked.
     pub fn checks(&self) -> Vec<Check> {
         let now = self.clock.steady();
