@@ -8,11 +8,32 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
 
 use crate::net::stream::Stream;
 use crate::net::target::{Host, Target};
+use crate::net::{dial, tls};
+
+mod cache;
+mod exchange;
+mod hosts;
+mod https;
+mod json;
+pub(crate) mod names;
+mod reply;
+pub(crate) mod server;
+pub(crate) mod servers;
+#[cfg(test)]
+pub(crate) mod testing;
+
+/// How long connecting to a server directly may take, and how long its TLS handshake. Together a little less than a
+/// look-up may take, so that it is this step's error that is heard.
+const STEP_LIMIT: Duration = Duration::from_millis(2400);
 
 /// How a DNS server is spoken to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,20 +100,46 @@ impl ServerConfig {
     }
 }
 
-/// A boxed future, for [`Reach`].
-pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A boxed future.
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// How a server is reached. `bootstrap` and `resolver` each have their own way.
-pub trait Reach: Send + Sync {
+pub(crate) trait Reach: Send + Sync {
     /// Returns the addresses of the server, best first; for datagrams.
     ///
     /// # Errors
     /// Who was asked for the server's name, and what they said.
     fn addresses<'a>(&'a self, server: &'a ServerConfig) -> Boxed<'a, Result<Vec<IpAddr>, String>>;
 
-    /// Opens a connection to the server.
+    /// Opens a connection to the server, with TLS where `tls` is given.
     ///
     /// # Errors
     /// What failed, in plain words.
-    fn open<'a>(&'a self, server: &'a ServerConfig) -> Boxed<'a, Result<Stream, String>>;
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerConfig,
+        tls: Option<&'a Arc<ClientConfig>>,
+    ) -> Boxed<'a, Result<Stream, String>>;
+}
+
+/// Opens a connection to one of the server's addresses, without any proxy.
+///
+/// # Errors
+/// What failed, in plain words.
+pub(crate) async fn open_directly(
+    addresses: &[IpAddr],
+    server: &ServerConfig,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Stream, String> {
+    let addresses = addresses.iter().map(|address| SocketAddr::new(*address, server.port)).collect::<Vec<_>>();
+    let connected = dial::connect(&addresses, STEP_LIMIT).await.map_err(|err| {
+        let text = err.to_string();
+        // The server's own name says the address already.
+        text.strip_prefix(&format!("{}: ", server.target())).unwrap_or(&text).to_ascii_lowercase()
+    });
+    let stream = Stream::Plain(connected?);
+    match tls {
+        Some(tls) => tls::handshake(tls, &server.host, stream, STEP_LIMIT).await,
+        None => Ok(stream),
+    }
 }

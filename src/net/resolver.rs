@@ -3,21 +3,27 @@
 //! Owns [`Resolver`]. Called by `egress`, `doctor` and `app`; calls `dns`, `proxy` and `bootstrap`. Invariant: once there
 //! are servers, no name that is looked up here ever reaches the system's resolver.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::check::Check;
 use crate::clock::Clock;
-use crate::net::bootstrap::Bootstrap;
+use crate::net::bootstrap::{Bootstrap, HOSTS_PATH};
+use crate::net::dns::Reach;
+use crate::net::dns::names::{Found, Names, Origin, ask_system};
+use crate::net::dns::server::Server;
+use crate::net::dns::servers::Servers;
 pub use crate::net::dns::{ServerConfig, Transport};
 use crate::net::proxy::Proxies;
+use crate::net::resolver::route::{Ground, Route};
+use crate::net::target::Host;
 use crate::net::tls::Trust;
+use crate::shutdown::Tasks;
 
-/// A name look-up that takes longer has failed.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+mod route;
 
 /// Which way DNS itself goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,14 +58,21 @@ pub struct Answer {
 }
 
 /// Where names are looked up. Clones share the cache and the connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Resolver(Source);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 enum Source {
     #[default]
     System,
-    Servers(Arc<Config>),
+    Servers(Arc<Chosen>),
+}
+
+/// Servers of the user's choice.
+struct Chosen {
+    names: Arc<Names>,
+    ways: Vec<(ServerConfig, Arc<Route>)>,
+    clock: Clock,
 }
 
 impl Resolver {
@@ -68,15 +81,24 @@ impl Resolver {
         Self::default()
     }
 
-    /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's.
-    pub fn new(
-        config: Config,
-        _bootstrap: Arc<Bootstrap>,
-        _proxies: Arc<Proxies>,
-        _trust: &Trust,
-        _clock: Clock,
-    ) -> Self {
-        if config.servers.is_empty() { Self::system() } else { Self(Source::Servers(Arc::new(config))) }
+    /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's. `trust` is whom the
+    /// certificates of the servers are traced back to.
+    pub fn new(config: Config, bootstrap: Arc<Bootstrap>, proxies: Arc<Proxies>, trust: &Trust, clock: Clock) -> Self {
+        if config.servers.is_empty() {
+            return Self::system();
+        }
+        let tasks = Tasks::new();
+        let ground = Arc::new(Ground { rule: config.rule, bootstrap, proxies });
+        let (mut ways, mut servers) = (Vec::new(), Vec::new());
+        for server in config.servers {
+            let route = Arc::new(Route::new(&server, Arc::clone(&ground)));
+            let (transport, reach) = (route.transport(&server), Arc::clone(&route) as Arc<dyn Reach>);
+            ways.push((server.clone(), route));
+            servers.push(Server::new(server, transport, reach, trust, tasks.clone(), clock.clone()));
+        }
+        let origin = Origin::Servers(Servers::new(servers, clock.clone()));
+        let names = Names::new(Path::new(HOSTS_PATH), origin, tasks, clock.clone());
+        Self(Source::Servers(Arc::new(Chosen { names, ways, clock })))
     }
 
     /// Tells whether this is the system's resolver.
@@ -90,7 +112,7 @@ impl Resolver {
     /// Who was asked, and what they said.
     ///
     /// # Cancel safety
-    /// Dropping the future abandons the look-up.
+    /// Dropping the future abandons the wait; the look-up goes on for others and for the cache.
     pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         let answer = self.lookup(host).await?;
         Ok(answer.addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect())
@@ -104,32 +126,44 @@ impl Resolver {
     /// # Cancel safety
     /// Dropping the future abandons the wait; the look-up goes on for others and for the cache.
     pub async fn lookup(&self, name: &str) -> Result<Answer, String> {
-        let literal = name.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(name);
-        if let Ok(address) = literal.parse::<IpAddr>() {
+        if let Host::Address(address) = Host::parse(name) {
             return Ok(Answer { addresses: vec![address], source: "literal".to_owned(), took: Duration::ZERO });
         }
         match &self.0 {
-            Source::System => match timeout(LOOKUP_TIMEOUT, tokio::net::lookup_host((name, 0))).await {
-                Ok(Ok(found)) => Ok(Answer {
-                    addresses: found.map(|found| found.ip()).collect(),
-                    source: "system resolver".to_owned(),
-                    took: Duration::ZERO,
-                }),
-                Ok(Err(err)) => Err(err.to_string()),
-                Err(_) => Err(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())),
-            },
-            Source::Servers(config) => Err(format!("{}: not asked yet", config.servers[0].name)),
+            Source::System => {
+                let clock = Clock::system();
+                let began = clock.steady();
+                let addresses = ask_system(name).await?;
+                let took = clock.steady().duration_since(began);
+                Ok(Answer { addresses, source: "system resolver".to_owned(), took })
+            }
+            Source::Servers(chosen) => {
+                let began = chosen.clock.steady();
+                let Found { addresses, source } = chosen.names.lookup(name).await?;
+                Ok(Answer { addresses, source, took: chosen.clock.steady().duration_since(began) })
+            }
         }
     }
 
-    /// Returns, server by server, which way it goes, for the start-up lines; nothing for the system's resolver.
+    /// Returns, server by server, which way it goes, for the start-up lines: `tls://192.0.2.1:853 through
+    /// socks5://192.0.2.2:1080`, `udp://192.0.2.3:53 directly`. Nothing for the system's resolver.
     pub fn ways(&self) -> Vec<String> {
-        Vec::new()
+        match &self.0 {
+            Source::System => Vec::new(),
+            Source::Servers(chosen) => {
+                let words =
+                    |(server, route): &(ServerConfig, Arc<Route>)| format!("{} {}", server.name, route.words(server));
+                chosen.ways.iter().map(words).collect()
+            }
+        }
     }
 
-    /// Returns the latest state of each server.
+    /// Returns what each server did when it was last asked; nothing for the system's resolver.
     pub fn checks(&self) -> Vec<Check> {
-        Vec::new()
+        match &self.0 {
+            Source::System => Vec::new(),
+            Source::Servers(chosen) => chosen.names.servers().map(Servers::checks).unwrap_or_default(),
+        }
     }
 
     /// Asks every server itself for `name`, past the cache, and returns what each said.
@@ -137,6 +171,20 @@ impl Resolver {
     /// # Cancel safety
     /// Dropping the future abandons the look-ups.
     pub async fn probe(&self, name: &str) -> Vec<(String, Result<Answer, String>)> {
-        vec![("system resolver".to_owned(), self.lookup(name).await)]
+        let Source::Servers(chosen) = &self.0 else {
+            return vec![("system resolver".to_owned(), self.lookup(name).await)];
+        };
+        let Some(servers) = chosen.names.servers() else { return Vec::new() };
+        let said = servers.probe(name).await.into_iter();
+        let answer = |(server, said, took): (String, Result<_, _>, _)| {
+            (server.clone(), said.map(|addresses| Answer { addresses, source: server, took }))
+        };
+        said.map(answer).collect()
+    }
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Resolver").field(&self.ways()).finish()
     }
 }

@@ -1,0 +1,162 @@
+//! Which way a DNS server of the user's choice is reached: directly or through the proxies.
+//!
+//! Owns [`Route`], one per server. Called by `resolver` and, as a [`Reach`], by `dns`; calls `bootstrap` and `proxy`.
+//!
+//! Invariant: with [`Rule::Proxy`], nothing is ever sent directly. With [`Rule::Auto`], a server whose port the proxies
+//! do not lead to is reached directly from then on, and the log says so once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::ClientConfig;
+
+use crate::net::bootstrap::Bootstrap;
+use crate::net::dns::{self, Boxed, Reach, ServerConfig, Transport};
+use crate::net::proxy::{self, Proxies};
+use crate::net::resolver::Rule;
+use crate::net::stream::Stream;
+use crate::net::target::{Host, is_local};
+
+/// How long the TLS handshake with a server behind a proxy may take.
+const TLS_LIMIT: Duration = Duration::from_millis(2500);
+
+/// Where a server's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Directly,
+    Through,
+    /// There is no way that the rule allows; why.
+    Nowhere(&'static str),
+}
+
+/// What all routes have in common.
+pub(super) struct Ground {
+    pub(super) rule: Rule,
+    pub(super) bootstrap: Arc<Bootstrap>,
+    pub(super) proxies: Arc<Proxies>,
+}
+
+/// The way to one server.
+pub(super) struct Route {
+    path: Path,
+    has_fallen_back: AtomicBool,
+    ground: Arc<Ground>,
+}
+
+impl Route {
+    /// Decides the way to `server`.
+    pub(super) fn new(server: &ServerConfig, ground: Arc<Ground>) -> Self {
+        let proxies = &ground.proxies;
+        let path = match ground.rule {
+            Rule::Direct => Path::Directly,
+            Rule::Auto => match server.transport {
+                Transport::Udp | Transport::Quic => Path::Directly,
+                Transport::Tcp | Transport::Tls | Transport::Https
+                    if is_near(&server.host) || proxies.is_direct(&server.target()) =>
+                {
+                    Path::Directly
+                }
+                Transport::Tcp | Transport::Tls | Transport::Https => Path::Through,
+            },
+            Rule::Proxy if server.transport == Transport::Quic => Path::Nowhere("QUIC cannot go through a proxy"),
+            Rule::Proxy if !proxies.has_proxies() => Path::Nowhere("it is to go through a proxy, but there is none"),
+            Rule::Proxy if proxies.is_direct(&server.target()) => {
+                Path::Nowhere("it is to go through a proxy, but NO_PROXY exempts it")
+            }
+            Rule::Proxy => Path::Through,
+        };
+        Self { path, has_fallen_back: AtomicBool::new(false), ground }
+    }
+
+    /// Returns how the server is spoken to on this way.
+    pub(super) fn transport(&self, server: &ServerConfig) -> Transport {
+        match (self.path(), server.transport) {
+            (Path::Through | Path::Nowhere(_), Transport::Udp) => Transport::Tcp,
+            (_, transport) => transport,
+        }
+    }
+
+    /// Returns the way in words: `directly`, `through socks5://192.0.2.1:1080`.
+    pub(super) fn words(&self, server: &ServerConfig) -> String {
+        match self.path() {
+            Path::Directly => "directly".to_owned(),
+            Path::Through => {
+                let over_tcp = if server.transport == Transport::Udp { "over TCP " } else { "" };
+                format!("{over_tcp}through {}", self.ground.proxies.names().join(", else "))
+            }
+            Path::Nowhere(why) => format!("not at all: {why}"),
+        }
+    }
+
+    fn path(&self) -> Path {
+        if self.has_fallen_back.load(Ordering::Relaxed) { Path::Directly } else { self.path }
+    }
+
+    async fn open_directly(&self, server: &ServerConfig, tls: Option<&Arc<ClientConfig>>) -> Result<Stream, String> {
+        let addresses = self.ground.bootstrap.addresses(&server.host).await?;
+        dns::open_directly(&addresses, server, tls).await
+    }
+
+    async fn open_through(&self, server: &ServerConfig, tls: Option<&Arc<ClientConfig>>) -> Result<Stream, String> {
+        let target = server.target();
+        let resolve = |name: &str| {
+            let (bootstrap, host) = (Arc::clone(&self.ground.bootstrap), Host::parse(name));
+            async move { bootstrap.addresses(&host).await }
+        };
+        let opened = match tls {
+            Some(tls) => self.ground.proxies.connect_tls(&target, resolve, tls, TLS_LIMIT).await,
+            None => self.ground.proxies.connect(&target, resolve).await,
+        };
+        match opened {
+            Ok(stream) => Ok(stream),
+            Err(proxy::Error::Connect { reason, is_refused: true, .. }) if self.ground.rule == Rule::Auto => {
+                if !self.has_fallen_back.swap(true, Ordering::Relaxed) {
+                    log::warn!("dns {} is asked directly from now on: {reason}", server.name);
+                }
+                self.open_directly(server, tls).await
+            }
+            Err(proxy::Error::Proxy { proxy, reason }) => Err(format!("proxy {proxy}: {reason}")),
+            Err(
+                proxy::Error::Dns { reason, .. }
+                | proxy::Error::Connect { reason, .. }
+                | proxy::Error::Tls { reason, .. },
+            ) => Err(reason),
+        }
+    }
+}
+
+impl Reach for Route {
+    fn addresses<'a>(&'a self, server: &'a ServerConfig) -> Boxed<'a, Result<Vec<IpAddr>, String>> {
+        Box::pin(async move {
+            match self.path() {
+                Path::Directly => self.ground.bootstrap.addresses(&server.host).await,
+                Path::Through => Err("datagrams cannot go through a proxy".to_owned()),
+                Path::Nowhere(why) => Err(why.to_owned()),
+            }
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        server: &'a ServerConfig,
+        tls: Option<&'a Arc<ClientConfig>>,
+    ) -> Boxed<'a, Result<Stream, String>> {
+        Box::pin(async move {
+            match self.path() {
+                Path::Directly => self.open_directly(server, tls).await,
+                Path::Through => self.open_through(server, tls).await,
+                Path::Nowhere(why) => Err(why.to_owned()),
+            }
+        })
+    }
+}
+
+/// Tells whether a server is on this machine or in a network of the user's own, where no proxy leads.
+fn is_near(host: &Host) -> bool {
+    match host {
+        Host::Address(address) => is_local(*address),
+        Host::Name(name) => name == "localhost" || name.ends_with(".localhost"),
+    }
+}
