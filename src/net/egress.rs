@@ -310,3 +310,6 @@ fn classify(err: &ClientError) -> Failure {
     }
     Failure::Failed(Error::Ended(innermost(err)))
 }
+
+#[cfg(test)]
+mod tests;

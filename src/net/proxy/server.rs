@@ -210,6 +210,8 @@ impl Server {
                 let said = said.trim_end();
                 match status {
                     407 => dead(not_let_in(self.authorization.is_some(), said)),
+                    // Not now.
+                    408 | 425 | 429 => Err(self.unable(to, said, false)),
                     // Not a proxy's answer to a target it cannot reach, but to a question it does not want.
                     400..=499 | 501 => Err(self.unable(to, &format!("CONNECT refused: {said}"), true)),
                     _ => Err(self.unable(to, said, false)),
