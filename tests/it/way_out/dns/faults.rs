@@ -7,7 +7,7 @@ use super::scene::{DNSDIST, HICKORY, JSON, LIAR, NOBODY, Scene, UNBOUND};
 use super::{Scheme, for_all};
 use crate::harness::dns::{self, Place};
 use crate::harness::proxies::bracketed;
-use crate::harness::{Authority, Process};
+use crate::harness::{Authority, Process, SMALL_ZIP};
 
 /// The servers of this file: one for each thing that can be wrong with a certificate, by hands that speak TLS and HTTPS,
 /// and by one that speaks QUIC.
@@ -120,9 +120,10 @@ fn every_fault_is_named() {
     let Some(stranger) = Authority::new("Nobody Knows Me") else { return };
     let _broken = Broken::new(&scene, &stranger);
     for_all(faults(&scene), |fault| {
-        let larder = scene.start(&scene.open, fault.upstream).args(["-dns", &fault.servers]).run();
+        let larder =
+            scene.start(&scene.open, fault.upstream).args(["-dns", &fault.servers, "-network-mode", "strict"]).run();
         let began = Instant::now();
-        let answer = larder.get("/rsc.io/quote/@v/v1.5.2.info");
+        let answer = larder.get(SMALL_ZIP);
         let (text, took) = (answer.text(), began.elapsed());
         println!("{took:?} {} {text}", answer.status);
         assert!(answer.status >= 500, "{}: {text}", answer.status);
@@ -139,7 +140,7 @@ fn a_lie_is_not_called_a_fault_of_dns() {
     let Some(scene) = Scene::new() else { return };
     let liar = bracketed(scene.office.v4(LIAR).into());
     let larder = scene.start(&scene.open, "https://mirror.test").args(["-dns", &liar]).run();
-    let answer = larder.get("/rsc.io/quote/@v/v1.5.2.info");
+    let answer = larder.get(SMALL_ZIP);
     assert!(answer.status >= 500, "{}", answer.status);
     let text = answer.text();
     assert!(text.contains("mirror.test") && text.contains("refused") && !text.contains("dns: "), "{text}");
@@ -166,6 +167,6 @@ fn what_can_be_mended_is() {
     ];
     for_all(rows, |(servers, upstream)| {
         let larder = scene.start(&scene.open, upstream).args(["-dns", servers]).run();
-        larder.get("/rsc.io/quote/@v/v1.5.2.info").expect(200);
+        larder.get(SMALL_ZIP).expect(200);
     });
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Scheme;
 use super::scene::{BRIEF, DNSDIST, JSON, Scene, UNBOUND};
-use crate::harness::{Larder, wait_for};
+use crate::harness::{Larder, SMALL_ZIP, wait_for};
 
 const MODULE: &str = "/rsc.io/quote/@v/v1.5.2.info";
 
@@ -45,7 +45,7 @@ fn a_name_is_asked_for_once() {
     let server = Scheme::Udp.server(&scene.address(UNBOUND, false).to_string());
     let larder = scene.start(&scene.open, "https://missing.test").args(["-dns", &server]).run();
     for _ in 0..5 {
-        let answer = larder.get(MODULE);
+        let answer = larder.get(SMALL_ZIP);
         assert!(answer.status >= 500 && answer.text().contains("no such name"), "{}", answer.text());
     }
     let packets = watch.packets();
