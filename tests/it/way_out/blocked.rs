@@ -125,7 +125,8 @@ impl Strays {
         let marker = format!(".{} > ", socket.local_addr().unwrap().port());
         socket.send_to(b"end", (office.provider.v4(), 9)).unwrap();
         let log = wait_for("tcpdump sees the marker", || Some(self.0.log()).filter(|log| log.contains(&marker)));
-        let lines = log.lines().filter(|line| line.contains(" > ")).take_while(|line| !line.contains(&marker));
+        let of_a_marker = format!(" > {}.9: UDP, length 3", office.provider.v4());
+        let lines = log.lines().filter(|line| line.contains(" > ") && !line.contains(&of_a_marker));
         lines.map(str::to_owned).collect()
     }
 }
