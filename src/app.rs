@@ -33,6 +33,7 @@ use crate::upstream::UpstreamList;
 
 mod announce;
 mod commands;
+pub mod doctor;
 mod root_tasks;
 mod upstreams;
 mod way_out;
@@ -119,7 +120,11 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     root_tasks::show_progress(&cache, bars, &working);
 
     let handler = Arc::new(Handler {
-        admin: Admin { cache: Arc::clone(&cache), started: clock.steady() },
+        admin: Admin {
+            cache: Arc::clone(&cache),
+            started: clock.steady(),
+            checks: doctor::latest(config, &way_out, &cache),
+        },
         cache: Arc::clone(&cache),
         log_requests: config.log_requests,
         clock: clock.clone(),

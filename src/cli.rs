@@ -19,6 +19,11 @@ pub enum Command {
     Serve,
     /// Print the configuration and where each value came from.
     CheckConfig,
+    /// Find out what is wrong with the way out.
+    Doctor {
+        /// Answer as JSON.
+        is_json: bool,
+    },
     /// Tell how the running service is doing.
     Status,
     /// Remove modules by the rules of age and space.
@@ -95,6 +100,7 @@ fn subcommand(name: &str, matches: &ArgMatches) -> Command {
     let targets = || matches.get_many::<String>("module").into_iter().flatten().cloned().collect();
     match name {
         "check-config" => Command::CheckConfig,
+        "doctor" => Command::Doctor { is_json: matches.get_flag("json") },
         "status" => Command::Status,
         "gc" => Command::Gc { dry_run: matches.get_flag("dry-run") },
         "pin" => Command::Pin { targets: targets() },
@@ -154,6 +160,7 @@ pub fn command() -> clap::Command {
     let plain = |name: &'static str, about: &'static str| clap::Command::new(name).about(about);
     let module = || Arg::new("module").value_name("MODULE[@VERSION]").required(true).num_args(1..);
     let dry_run = Arg::new("dry-run").long("dry-run").action(ArgAction::SetTrue);
+    let json = Arg::new("json").long("json").action(ArgAction::SetTrue);
     let root = clap::Command::new("larder")
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
@@ -167,6 +174,11 @@ pub fn command() -> clap::Command {
     with_settings(root, |_| true)
         .subcommand(with_settings(plain("serve", "Serve modules (the default)"), |_| true))
         .subcommand(with_settings(plain("check-config", "Print the configuration and where it comes from"), |_| true))
+        .subcommand(with_settings(
+            plain("doctor", "Find out what is wrong with the way out, and what to change")
+                .arg(json.help("Answer as JSON, for scripts")),
+            |_| true,
+        ))
         .subcommand(with_settings(plain("status", "Tell how the service is doing"), is_common))
         .subcommand(with_settings(
             plain("gc", "Remove modules by the rules of age and space")

@@ -17,6 +17,7 @@
 //! | [`upstream`] | whom to ask, in which order, how often, and what each answer means |
 //! | [`net`] | the way out: names, connections, TLS, HTTP; and what of an address may be shown |
 //! | [`server`] | the way in: who may ask and how many, handler, answers, sendfile |
+//! | [`doctor`], [`check`] | what is wrong with the way out, step by step, and what to change |
 //! | [`housekeeping`], [`control`], [`progress`] | what goes on beside requests: removal, subcommands, bars |
 //! | [`cli`], [`config`] | arguments, and one table of settings with its four sources |
 //! | [`app`] | how all of it is put together, and the order in which it stops |
@@ -41,6 +42,7 @@ pub mod net;
 pub mod server;
 
 pub mod control;
+pub mod doctor;
 pub mod housekeeping;
 pub mod progress;
 

@@ -18,7 +18,11 @@ fn main() -> ExitCode {
             return ExitCode::from(stop.exit_code());
         }
     };
-    let loaded = match Config::load(&invocation.flags, &process_environment(), &read_config_file) {
+    let loaded = Config::load(&invocation.flags, &process_environment(), &read_config_file);
+    if let Command::Doctor { is_json } = invocation.command {
+        return app::doctor::main(loaded, is_json);
+    }
+    let loaded = match loaded {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(&errors),
     };

@@ -22,7 +22,7 @@ const COMMAND_LOG_LEVEL: &str = "warn";
 /// Returns what the command line wants of the service; `None` to be the service.
 pub(super) fn request(config: &Config, invocation: &Invocation) -> Option<Request> {
     match &invocation.command {
-        Command::Serve | Command::CheckConfig => None,
+        Command::Serve | Command::CheckConfig | Command::Doctor { .. } => None,
         Command::Status => Some(Request::Status),
         Command::Gc { dry_run } => Some(Request::Gc { dry_run: *dry_run, rules: rules(config, invocation) }),
         Command::Pin { targets } => Some(Request::Pin(targets.clone())),

@@ -36,6 +36,11 @@ pub(super) struct Trusts {
 }
 
 impl Trusts {
+    /// Returns whose certificates are believed of upstreams and proxies.
+    pub(super) fn upstreams(&self) -> &Trust {
+        &self.upstreams
+    }
+
     /// Reads the platform's roots and the files that are configured.
     ///
     /// # Errors
@@ -83,6 +88,16 @@ impl WayOut {
         let private = config.private_upstreams.iter().map(|entry| index(&entry.route)).collect();
         let lines = words::lines(config, &of_all);
         Self { clients, public, private, lines }
+    }
+
+    /// Returns the different ways.
+    pub(super) fn routes(&self) -> Vec<Route> {
+        self.clients.iter().map(|client| client.route().clone()).collect()
+    }
+
+    /// Returns the client of those that have no way of their own.
+    pub(super) fn of_all(&self) -> &Egress {
+        &self.clients[0]
     }
 
     /// Returns the client of each upstream of the list.

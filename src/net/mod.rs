@@ -10,6 +10,7 @@ pub mod cidr;
 pub mod dial;
 pub mod dns;
 pub mod egress;
+pub mod interfaces;
 pub mod proxy;
 pub mod redacted;
 pub mod resolver;

@@ -1,6 +1,6 @@
 //! Who may ask: the office, not the internet.
 //!
-//! Owns the rule of issue 3 ("Who may ask"). Called by `server::serve` once per connection; calls `interfaces` and the
+//! Owns the rule of issue 3 ("Who may ask"). Called by `server::serve` once per connection; calls `net::interfaces` and the
 //! clock. Unless told otherwise it serves loopback, link-local, private and unique-local addresses and the blocks of
 //! the box's own interfaces, so that a box put on a public address is not an open relay by accident. Loopback is served
 //! always: the operator on the box itself cannot lock himself out.
@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::interfaces::configured_blocks;
 use crate::clock::Clock;
 use crate::net::cidr::Cidr;
+use crate::net::interfaces;
 
 /// How long the blocks of the interfaces are believed; offices renumber, laptops move.
 const BLOCKS_FRESH_FOR: Duration = Duration::from_secs(10);
@@ -97,9 +97,9 @@ impl OwnBlocks {
     /// Reads the blocks again. If that fails the last ones stay, and the log says so once.
     fn refresh(&mut self, now: Instant) {
         self.read_at = Some(now);
-        match configured_blocks() {
-            Ok(blocks) => {
-                self.blocks = blocks;
+        match interfaces::configured() {
+            Ok(found) => {
+                self.blocks = found.into_iter().map(|configured| configured.block).collect();
                 self.is_failing = false;
             }
             Err(error) if !self.is_failing => {

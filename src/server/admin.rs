@@ -1,18 +1,28 @@
 //! What Larder says about itself over HTTP: a front page for people and `/health` for machines.
 //!
 //! Called by `handler` before anything is taken for a module; calls `cache` for the figures. Asks no upstream.
+//! `/health?verbose` adds the latest state of each step of the way out, as far as it is known from requests.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use serde_json::json;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::cache::Cache;
+use crate::check::Check;
 use crate::server::body::Body;
 use crate::server::respond;
+use crate::store;
+
+/// A dead disk must not keep a look at the rest.
+const CHECKS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Returns the latest state of each step of the way out; may wait for the disk.
+pub type Checks = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
 /// Answers the paths that are not modules.
 pub struct Admin {
@@ -20,28 +30,38 @@ pub struct Admin {
     pub cache: Arc<Cache>,
     /// When this run began, by the steady clock.
     pub started: Instant,
+    /// Tells of the way out.
+    pub checks: Checks,
 }
 
 impl Admin {
     /// Returns the answer to `path`, if it is one of ours.
-    pub(super) fn answer(&self, path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
-        match path {
-            "/health" => Some(self.health()),
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub(super) async fn answer(&self, uri: &Uri, headers: &HeaderMap) -> Option<Response<Body>> {
+        match uri.path() {
+            "/health" if is_verbose(uri) => Some(health(&self.verbose_report().await)),
+            "/health" => Some(health(&self.report())),
             "/" => Some(front_page(headers)),
             _ => None,
         }
     }
 
-    fn health(&self) -> Response<Body> {
-        let body = self.report().to_string();
-        let mut response = Response::new(Body::Bytes(Bytes::from(body)));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
+    async fn verbose_report(&self) -> Value {
+        let checks = Arc::clone(&self.checks);
+        let checks = timeout(CHECKS_TIMEOUT, store::blocking(move || Ok(checks()))).await;
+        let mut report = self.report();
+        report["checks"] = match checks {
+            Ok(Ok(checks)) => json!(checks),
+            // The report itself says that it could not be had.
+            Ok(Err(_)) | Err(_) => Value::Null,
+        };
+        report
     }
 
     /// Returns how this Larder is doing, for `/health` and `larder status`.
-    pub fn report(&self) -> serde_json::Value {
+    pub fn report(&self) -> Value {
         let cache = &self.cache;
         let totals = cache.index.totals();
         let upstreams: Vec<_> = cache
@@ -68,6 +88,18 @@ impl Admin {
             "upstreams": upstreams,
         })
     }
+}
+
+fn is_verbose(uri: &Uri) -> bool {
+    let mut words = uri.query().unwrap_or_default().split('&');
+    words.any(|word| matches!(word, "verbose" | "verbose=1" | "verbose=true"))
+}
+
+fn health(report: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::Bytes(Bytes::from(report.to_string())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
 
 fn front_page(headers: &HeaderMap) -> Response<Body> {

@@ -61,7 +61,7 @@ impl Handler {
             return respond::method_not_allowed();
         }
         let path = request.uri().path();
-        if let Some(response) = self.admin.answer(path, request.headers()) {
+        if let Some(response) = self.admin.answer(request.uri(), request.headers()).await {
             return response;
         }
         let (path, fetch_mode) = match path.strip_prefix(CACHED_ONLY).filter(|rest| rest.starts_with('/')) {

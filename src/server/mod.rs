@@ -12,7 +12,6 @@ pub mod admin;
 pub mod body;
 mod connection;
 pub mod handler;
-mod interfaces;
 mod limits;
 pub mod listener;
 mod page_cache;

@@ -1,7 +1,7 @@
 //! Replaces a small file of Larder's own so that a power cut leaves the old one or the new one, never half of either.
 //!
 //! Owns that one sequence: write under `.larder/tmp/`, fsync, rename, fsync the folder. Called by [`super::pins`] and
-//! [`super::adopt`]; what is left in `tmp/` by a crash is swept at the next start.
+//! [`super::adopt`], and by `doctor` to try out whether it can be done; what is left in `tmp/` by a crash is swept at the next start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,6 +22,22 @@ pub fn replace_file(own_folder: &Path, path: &Path, content: &[u8]) -> io::Resul
         let _ = remove_file(&temporary);
     })?;
     sync_folder(folder)
+}
+
+/// Writes a file of a few bytes below the cache directory `root`, durably, and removes it again. For whoever wants to
+/// know whether Larder could; nothing else of the directory is touched, whoever owns it.
+///
+/// # Errors
+/// What the system says. Nothing stays behind.
+pub fn try_out(root: &Path) -> io::Result<()> {
+    // Where the service's own unfinished files lie, so that none of its readers sees it.
+    let temporary_folder = root.join(".larder/tmp");
+    let folder = if temporary_folder.is_dir() { temporary_folder } else { root.to_owned() };
+    let path = folder.join(format!(".larder-probe-{:016x}", fastrand::u64(..)));
+    let written = write_new(&path, b"larder\n").and_then(|()| sync_folder(&folder));
+    let removed = remove_file(&path);
+    written?;
+    removed.map(|_| ())
 }
 
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -92,6 +108,18 @@ mod tests {
         replace_file(&own, &path, b"two\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two\n");
         assert_eq!(std::fs::read_dir(own.join("tmp")).unwrap().count(), 0);
+    }
+
+    /// Trying out leaves nothing behind, with or without Larder's own folder, and fails where nothing can be written.
+    #[test]
+    fn trying_out_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        try_out(root.path()).unwrap();
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+        std::fs::create_dir_all(root.path().join(".larder/tmp")).unwrap();
+        try_out(root.path()).unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join(".larder/tmp")).unwrap().count(), 0);
+        assert_eq!(try_out(&root.path().join("gone")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     /// A rename that fails leaves the old file and no temporary one.

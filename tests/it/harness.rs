@@ -4,10 +4,15 @@
 //! wait has a deadline, and every file lies in a temporary folder below the build's own.
 
 mod capture;
+mod certificates;
 mod client;
+pub(crate) mod dns;
 mod fakeclock;
 mod go;
 mod larder;
+mod netns;
+pub(crate) mod proxies;
+mod relay;
 mod tmpfs;
 mod tree;
 mod upstream;
@@ -16,10 +21,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use capture::Capture;
+pub(crate) use certificates::{Authority, Certificate};
 pub(crate) use client::{Answer, client_from, connect_from, raw, read_rest, send, try_request};
 pub(crate) use fakeclock::FakeClock;
 pub(crate) use go::Go;
 pub(crate) use larder::{Larder, Start, kill_process, run_command};
+pub(crate) use netns::{Host, Net, Process, Watch, Wire};
+pub(crate) use relay::{Fault, Relay};
 pub(crate) use reqwest::Method;
 pub(crate) use serde_json::json;
 pub(crate) use tmpfs::Tmpfs;

@@ -11,6 +11,8 @@ mod clients;
 #[cfg(test)]
 mod clock;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod fills;
 #[cfg(test)]
 mod harness;
@@ -30,3 +32,5 @@ mod store;
 mod tidy;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod way_out;

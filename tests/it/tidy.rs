@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// `config` composes the lower modules' own configurations and is used by those at the top alone.
 const MAY_USE: [(&str, &[&str]); 20] = [
     ("app", &ALL_BELOW_APP),
-    ("doctor", &["check", "clock", "config", "net"]),
+    ("doctor", &["check", "clock", "net", "store", "upstream"]),
     ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
     ("progress", &["fill", "module"]),
     ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),

@@ -43,12 +43,19 @@ impl FakeClock {
 
     /// Lets a Larder be started below it.
     pub(crate) fn show_to(&self, start: Start) -> Start {
-        start
-            .env("LD_PRELOAD", self.library.to_str().unwrap())
-            .env("FAKETIME_TIMESTAMP_FILE", self.file().to_str().unwrap())
-            .env("FAKETIME_NO_CACHE", "1")
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-            .env("NO_FAKE_STAT", "1")
-            .env("TZ", "UTC")
+        self.environment().into_iter().fold(start, |start, (name, value)| start.env(name, &value))
+    }
+
+    /// Returns the variables that put a process below it.
+    pub(crate) fn environment(&self) -> [(&'static str, String); 6] {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        [
+            ("LD_PRELOAD", text(self.library.clone())),
+            ("FAKETIME_TIMESTAMP_FILE", text(self.file())),
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+            ("TZ", "UTC".to_owned()),
+        ]
     }
 }

@@ -1,15 +1,15 @@
 //! The binary under test as a handle: start, ask, stop, kill, look at its cache directory and its log.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use reqwest::Method;
 use reqwest::blocking::Response;
 use rustix::process::{Pid, Signal};
 
 use super::client::{Answer, send, try_request};
-use super::{Upstream, wait_for};
+use super::{Host, Upstream, wait_for};
 
 /// How a Larder is to be started.
 pub(crate) struct Start {
@@ -17,12 +17,13 @@ pub(crate) struct Start {
     upstream: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    host: Option<Host>,
 }
 
 impl Start {
     /// Begins with the given upstream list, in the notation of `-upstream`.
     pub(crate) fn upstream(list: &str) -> Self {
-        Self { cache: None, upstream: list.to_owned(), args: Vec::new(), env: Vec::new() }
+        Self { cache: None, upstream: list.to_owned(), args: Vec::new(), env: Vec::new(), host: None }
     }
 
     /// Begins with the given stand-in upstream.
@@ -48,13 +49,38 @@ impl Start {
         self
     }
 
+    /// Starts it on a host of the test's own network; clients reach it through the host's gate.
+    pub(crate) fn inside(mut self, host: &Host) -> Self {
+        self.host = Some(host.clone());
+        self
+    }
+
+    /// Returns the command with everything but the flags.
+    fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_larder");
+        let mut command = self.host.as_ref().map_or_else(|| Command::new(program), |host| host.command(program));
+        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("RUST_BACKTRACE", "1");
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a subcommand instead of the service, with the same flags and the cache directory, to its end.
+    pub(crate) fn subcommand(self, words: &[&str]) -> Output {
+        let folder = super::temp_dir();
+        let cache = self.cache.clone().unwrap_or_else(|| folder.path().join("cache"));
+        let mut command = self.command();
+        command.args(words).args(["-upstream", &self.upstream, "-cache"]).arg(&cache).args(&self.args);
+        command.output().unwrap()
+    }
+
     /// Starts it and waits until it serves.
     pub(crate) fn run(self) -> Larder {
         let folder = super::temp_dir();
-        let cache = self.cache.unwrap_or_else(|| folder.path().join("cache"));
+        let cache = self.cache.clone().unwrap_or_else(|| folder.path().join("cache"));
         let (ready, log) = (folder.path().join("ready"), folder.path().join("log"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
-        command.args(["-listen", "127.0.0.1", "-port", "0", "-upstream", &self.upstream, "-cache"]).arg(&cache);
+        let listen = self.host.as_ref().map_or(Ipv4Addr::LOCALHOST, Host::gate).to_string();
+        let mut command = self.command();
+        command.args(["-listen", &listen, "-port", "0", "-upstream", &self.upstream, "-cache"]).arg(&cache);
         // What is slow by default, or depends on the machine's disk, unless the test has set it.
         for (flag, value) in [("-retry-backoff", "20ms"), ("-min-free-space", "0")] {
             if !self.args.iter().any(|word| word == flag) {
@@ -62,13 +88,12 @@ impl Start {
             }
         }
         command.arg("-ready-file").arg(&ready).args(&self.args);
-        command.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("RUST_BACKTRACE", "1").envs(self.env);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        command.stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
         let child = command.spawn().unwrap();
         let mut larder = Larder { child: Some(child), cache, url: String::new(), log, folder };
         larder.url = wait_for("the ready file", || {
             let ended = larder.child.as_mut().and_then(|child| child.try_wait().unwrap());
-            assert!(ended.is_none(), "larder ended at start: {ended:?}");
+            assert!(ended.is_none(), "larder ended at start: {ended:?}: {}", larder.log());
             std::fs::read_to_string(&ready).ok().filter(|text| !text.is_empty())
         });
         larder.url = larder.url.trim().to_owned();
@@ -208,7 +233,7 @@ impl Larder {
     }
 
     /// Runs a subcommand of the binary on this cache directory.
-    pub(crate) fn command(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn command(&self, args: &[&str]) -> Output {
         run_command(&self.cache, args)
     }
 }

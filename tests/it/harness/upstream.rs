@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::try_request;
-use super::{fixture, root, wait_for};
+use super::{Host, fixture, root, wait_for};
 
 /// The program, built by the first test that needs it.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -62,6 +62,7 @@ pub(crate) struct Upstream {
     child: Option<Child>,
     tree: PathBuf,
     args: Vec<String>,
+    host: Option<Host>,
     pub(crate) url: String,
     /// With `-https`: the address, and the file of the authority that vouches for it.
     pub(crate) https: Option<(String, String)>,
@@ -76,22 +77,45 @@ impl Upstream {
 
     /// Serves `tree` with more flags (see `tests/tools/upstream/README.md`).
     pub(crate) fn with(tree: &Path, args: &[&str]) -> Self {
-        let mut upstream = Self {
+        let mut upstream = Self::new(tree, args, None);
+        upstream.run("127.0.0.1:0");
+        upstream
+    }
+
+    /// Serves `tree` on a host of the test's own network, on port 80 and, under these names and with an authority of its
+    /// own, on 443. Its `url` leads through the host's gate: the way of the test, not Larder's.
+    pub(crate) fn inside(host: &Host, names: &[&str], tree: &Path, args: &[&str]) -> Self {
+        let mut upstream = Self::new(tree, args, Some(host.clone()));
+        let certificates = upstream.folder.path().join("certificates");
+        let hosts = names.join(",");
+        let more = ["-listen-any", "-https", ":443", "-hosts", &hosts, "-certs", certificates.to_str().unwrap()];
+        upstream.args.extend(more.map(str::to_owned));
+        upstream.run(":80");
+        upstream
+    }
+
+    fn new(tree: &Path, args: &[&str], host: Option<Host>) -> Self {
+        Self {
             child: None,
             tree: tree.to_path_buf(),
             args: args.iter().map(ToString::to_string).collect(),
+            host,
             url: String::new(),
             https: None,
             folder: super::temp_dir(),
-        };
-        upstream.run("127.0.0.1:0");
-        upstream
+        }
+    }
+
+    /// Returns the file of the authority that vouches for its names.
+    pub(crate) fn authority(&self) -> &str {
+        &self.https.as_ref().expect("it serves https").1
     }
 
     fn run(&mut self, address: &str) {
         let ready = self.folder.path().join("ready");
         let _ = std::fs::remove_file(&ready);
-        let mut command = Command::new(&*PROGRAM);
+        let program = PROGRAM.to_str().unwrap();
+        let mut command = self.host.as_ref().map_or_else(|| Command::new(program), |host| host.command(program));
         // A test that is killed leaves no process behind for long.
         command.arg("-tree").arg(&self.tree).args(["-http", address, "-for", "15m", "-ready"]).arg(&ready);
         command.args(&self.args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -103,7 +127,10 @@ impl Upstream {
         });
         let line: Value = serde_json::from_slice(&line).unwrap();
         let part = |name: &str| line[name].as_str().map(str::to_owned);
-        self.url = part("http").unwrap();
+        self.url = match &self.host {
+            Some(host) => format!("http://{}", host.gate()),
+            None => part("http").unwrap(),
+        };
         self.https = part("https").zip(part("ca"));
     }
 
@@ -123,7 +150,7 @@ impl Upstream {
     /// Starts it again on the port it had; its log and its rules begin anew.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let address = self.address().to_owned();
+        let address = if self.host.is_some() { ":80".to_owned() } else { self.address().to_owned() };
         self.run(&address);
     }
 

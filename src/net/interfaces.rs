@@ -1,6 +1,6 @@
-//! The address blocks configured on the box's own network interfaces.
+//! The addresses configured on the box's own network interfaces, each with the block it belongs to.
 //!
-//! Called by `access`; asks the kernel over a netlink socket, as `getifaddrs(3)` does, which says exactly which prefix
+//! Called by `server::access` and `doctor`; asks the kernel over a netlink socket, as `getifaddrs(3)` does, which says exactly which prefix
 //! belongs to which address; the files under `/proc/net` only show it mixed with routes. A sandbox must allow
 //! `AF_NETLINK`. Source: rtnetlink(7).
 //!
@@ -8,7 +8,8 @@
 //! request  ┌ length u32 │ type u16 │ flags u16 │ sequence u32 │ port u32 ┐┌ family u8 │ 3 bytes │ index u32 ┐
 //!          └──────────── message header, 16 bytes ─────────────────────┘└─── struct ifaddrmsg, 8 bytes ──┘
 //! answer   the same header, then family u8 │ prefix length u8 │ flags u8 │ scope u8 │ index u32, then attributes:
-//!          ┌ length u16 │ type u16 │ value …, padded to 4 ┐ …     IFA_ADDRESS (1) holds the address of the block
+//!          ┌ length u16 │ type u16 │ value …, padded to 4 ┐ …     IFA_ADDRESS (1) holds the address of the block,
+//!                                              IFA_LOCAL (2) the box's own where the two differ, as on tunnels
 //! ```
 //! Numbers are in the byte order of the machine.
 
@@ -25,6 +26,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 const HEADER_LENGTH: usize = 16;
 const IFADDRMSG_LENGTH: usize = 8;
 
@@ -33,8 +35,20 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// A box with more addresses than fit into this many answers is not one Larder is made for.
 const ANSWERS_MAX: usize = 64;
 
-/// Returns the address block of every address on every interface. Does not wait: the kernel answers at once.
-pub(super) fn configured_blocks() -> io::Result<Vec<Cidr>> {
+/// An address of the box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Configured {
+    /// The address.
+    pub address: IpAddr,
+    /// The block that is reached through its interface.
+    pub block: Cidr,
+}
+
+/// Returns every address on every interface. Does not wait: the kernel answers at once.
+///
+/// # Errors
+/// What the system says.
+pub fn configured() -> io::Result<Vec<Configured>> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)?;
     let mut request = Vec::with_capacity(HEADER_LENGTH + IFADDRMSG_LENGTH);
     request.extend_from_slice(&24_u32.to_ne_bytes());
@@ -43,13 +57,13 @@ pub(super) fn configured_blocks() -> io::Result<Vec<Cidr>> {
     request.extend_from_slice(&[0; 4 + 4 + IFADDRMSG_LENGTH]);
     send(&socket, &request, SendFlags::empty())?;
 
-    let mut blocks = Vec::new();
+    let mut found = Vec::new();
     let mut answer = vec![0; ANSWER_BYTES_MAX];
     for _ in 0..ANSWERS_MAX {
         let (_, length) = recv(&socket, &mut answer[..], RecvFlags::DONTWAIT)?;
         let answer = answer.get(..length).ok_or_else(malformed)?;
-        if read_answer(answer, &mut blocks)? == More::No {
-            return Ok(blocks);
+        if read_answer(answer, &mut found)? == More::No {
+            return Ok(found);
         }
     }
     Err(malformed())
@@ -65,15 +79,15 @@ fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "unexpected answer about the network interfaces")
 }
 
-/// Adds the blocks of one answer, which holds several messages.
-fn read_answer(mut rest: &[u8], blocks: &mut Vec<Cidr>) -> io::Result<More> {
+/// Adds the addresses of one answer, which holds several messages.
+fn read_answer(mut rest: &[u8], found: &mut Vec<Configured>) -> io::Result<More> {
     while !rest.is_empty() {
         let length = usize::try_from(read_u32(rest, 0).ok_or_else(malformed)?).map_err(|_| malformed())?;
         let message = rest.get(..length).filter(|_| length >= HEADER_LENGTH).ok_or_else(malformed)?;
         match read_u16(message, 4) {
             Some(NLMSG_DONE) => return Ok(More::No),
             Some(NLMSG_ERROR) => return Err(malformed()),
-            Some(RTM_NEWADDR) => blocks.extend(read_block(&message[HEADER_LENGTH..])),
+            Some(RTM_NEWADDR) => found.extend(read_address(&message[HEADER_LENGTH..])),
             _ => {}
         }
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -82,24 +96,30 @@ fn read_answer(mut rest: &[u8], blocks: &mut Vec<Cidr>) -> io::Result<More> {
 }
 
 /// Reads one address message. A prefix of no bits at all would open Larder to everyone and is passed over.
-fn read_block(message: &[u8]) -> Option<Cidr> {
-    let prefix = *message.get(1)?;
+fn read_address(message: &[u8]) -> Option<Configured> {
+    let prefix = *message.get(1).filter(|prefix| **prefix > 0)?;
     let mut attributes = message.get(IFADDRMSG_LENGTH..)?;
+    let (mut of_block, mut own) = (None, None);
     while let Some(length) = read_u16(attributes, 0) {
         let length = usize::from(length);
         let attribute = attributes.get(..length)?;
-        if read_u16(attribute, 2)? == IFA_ADDRESS {
-            let value = attribute.get(4..)?;
-            let addr = match value.len() {
-                4 => IpAddr::from(<[u8; 4]>::try_from(value).ok()?),
-                16 => IpAddr::from(<[u8; 16]>::try_from(value).ok()?),
-                _ => return None,
-            };
-            return Cidr::new(addr, prefix).filter(|_| prefix > 0);
+        match read_u16(attribute, 2)? {
+            IFA_ADDRESS => of_block = read_ip(attribute.get(4..)?),
+            IFA_LOCAL => own = read_ip(attribute.get(4..)?),
+            _ => {}
         }
-        attributes = attributes.get(length.max(4).next_multiple_of(4)..)?;
+        attributes = attributes.get(length.max(4).next_multiple_of(4)..).unwrap_or_default();
     }
-    None
+    let of_block = of_block?;
+    Some(Configured { address: own.unwrap_or(of_block), block: Cidr::new(of_block, prefix)? })
+}
+
+fn read_ip(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+        _ => None,
+    }
 }
 
 fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -114,11 +134,12 @@ fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// The loopback interface is always there, with its well-known block.
+    /// The loopback interface is always there, with its well-known address and block.
     #[test]
-    fn finds_the_loopback_block() {
-        let blocks = configured_blocks().unwrap();
-        assert!(blocks.contains(&Cidr::parse("127.0.0.1/8").unwrap()), "{blocks:?}");
+    fn finds_the_loopback_address() {
+        let found = configured().unwrap();
+        let loopback = Configured { address: [127, 0, 0, 1].into(), block: Cidr::parse("127.0.0.1/8").unwrap() };
+        assert!(found.contains(&loopback), "{found:?}");
     }
 
     /// Answers cut at any byte are an error or fewer blocks, never a panic or an endless loop.
@@ -135,9 +156,10 @@ mod tests {
         for cut in 0..answer.len() {
             let _ = read_answer(&answer[..cut], &mut Vec::new());
         }
-        let mut blocks = Vec::new();
-        assert_eq!(read_answer(&answer, &mut blocks).unwrap(), More::Yes);
-        assert_eq!(blocks, [Cidr::parse("192.0.2.7/24").unwrap()]);
+        let mut found = Vec::new();
+        assert_eq!(read_answer(&answer, &mut found).unwrap(), More::Yes);
+        let own = Configured { address: [192, 0, 2, 7].into(), block: Cidr::parse("192.0.2.0/24").unwrap() };
+        assert_eq!(found, [own]);
         for garbage in [[0_u8; 64], [1; 64], [0xff; 64]] {
             let _ = read_answer(&garbage, &mut Vec::new());
         }

@@ -1,0 +1,103 @@
+//! Whether each proxy can be reached, lets us in and leads to the upstream.
+//!
+//! Called by `doctor`; calls `net::proxy` for each proxy alone, and `net::egress` through it, so that a plain http
+//! upstream is asked as the service asks it. No credentials of an upstream are sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::{HeaderMap, StatusCode};
+use tokio::time::timeout;
+
+use super::{Subject, Way, hints, ways};
+use crate::check::{Check, Outcome};
+use crate::net::egress::{self, Egress, Route};
+use crate::net::proxy::{Entry, Kind, NoProxy, Proxies};
+use crate::net::tls::Trust;
+
+const STEP: &str = "proxy";
+/// One that leads nowhere within this time does not.
+const LIMIT: Duration = Duration::from_secs(20);
+/// A proxy that takes longer than this is felt in every build.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// Says that there is nothing to look at.
+pub(super) fn none(subject: &Subject) -> Vec<Check> {
+    let has_proxies = ways(subject).iter().any(|way| way.egress.route().proxies.has_proxies());
+    let text = if has_proxies {
+        "no upstream is reached through one (NO_PROXY)"
+    } else {
+        "none: upstreams are reached directly"
+    };
+    vec![Check::new(STEP, "", Outcome::Skip, text)]
+}
+
+/// Asks the upstream through each proxy of the way alone.
+pub(super) async fn look(way: Way<'_>, trust: &Trust) -> Vec<Check> {
+    let route = way.egress.route();
+    let servers = route.proxies.entries().into_iter().filter_map(|entry| match entry {
+        Entry::Server(server) => Some(server),
+        Entry::Direct => None,
+    });
+    let asked = servers.map(|server| {
+        let name = server.name.clone();
+        let is_given_requests = way.url.scheme() == "http" && matches!(server.kind, Kind::Http | Kind::Https);
+        let bootstrap = Arc::clone(route.proxies.bootstrap());
+        let entries = vec![Entry::Server(server)];
+        let alone = Proxies::new(entries, NoProxy::default(), bootstrap, trust, way.clock.clone());
+        let route = Route { proxies: Arc::new(alone), resolver: route.resolver.clone() };
+        let egress = Egress::new(egress::Config::default(), route, trust);
+        let way = &way;
+        async move {
+            let began = way.clock.steady();
+            let answer = timeout(LIMIT, egress.get(way.url, &HeaderMap::new(), None)).await;
+            let took = way.clock.steady().duration_since(began);
+            let answer = answer.unwrap_or(Err(egress::Error::HeaderTimeout(LIMIT))).map(|response| response.status);
+            judge(name, is_given_requests, &way.target.to_string(), answer).took(took)
+        }
+    });
+    join_all(asked).await.into_iter().map(slow).collect()
+}
+
+fn judge(name: String, is_given_requests: bool, target: &str, answer: Result<StatusCode, egress::Error>) -> Check {
+    let failed = |name: String, text: String| {
+        let hint = hints::of_proxy(&text);
+        Check::new(STEP, name, Outcome::Fail, text).hint(hint)
+    };
+    match answer {
+        // Through a tunnel it is the upstream's own answer, whatever it is.
+        Ok(status) if is_given_requests && matches!(status.as_u16(), 403 | 405 | 500..=599) => {
+            let text = format!("answers {status} to a request for {target}, or the upstream behind it does");
+            let hint = hints::of_proxy(&format!("status {}", status.as_u16()));
+            Check::new(STEP, name, Outcome::Warn, text).hint(hint)
+        }
+        Ok(_) => Check::new(STEP, name, Outcome::Pass, format!("leads to {target}")),
+        // The tunnel stood: what its other end said is told with the upstream.
+        Err(egress::Error::Tls { .. } | egress::Error::Elsewhere { .. } | egress::Error::Redirect(_)) => {
+            Check::new(STEP, name, Outcome::Pass, format!("leads to {target}"))
+        }
+        Err(egress::Error::Proxy { reason, .. }) => failed(name, reason),
+        Err(egress::Error::Connect { reason, .. }) => {
+            let reason = reason.strip_prefix(&format!("through {name}: ")).unwrap_or(&reason);
+            let text = format!("does not lead to {target}: {reason}");
+            Check::new(STEP, name, Outcome::Fail, text).hint(hints::of_tunnel(reason))
+        }
+        Err(egress::Error::Dns { reason, .. }) => failed(name, format!("dns: {reason}")),
+        Err(
+            err @ (egress::Error::HeaderTimeout(_)
+            | egress::Error::Stalled(_)
+            | egress::Error::TooSlow(_)
+            | egress::Error::Ended(_)),
+        ) => failed(name, format!("to {target}: {err}")),
+    }
+}
+
+fn slow(check: Check) -> Check {
+    let is_slow = check.outcome == Outcome::Pass && check.took.is_some_and(|took| took > SLOW);
+    if is_slow {
+        let text = format!("{}, but slowly", check.text);
+        return Check { outcome: Outcome::Warn, text, ..check }.hint("put a faster proxy before it in -proxy");
+    }
+    check
+}

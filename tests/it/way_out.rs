@@ -1,0 +1,7 @@
+//! The way out: DNS servers and proxies, in networks of the tests' own.
+//!
+//! Nothing here leaves the namespaces that [`crate::harness::Net`] makes; without root the tests are left out.
+
+mod dns;
+mod ground;
+mod proxies;

@@ -1,0 +1,169 @@
+//! The network of the DNS tests.
+//!
+//! ```text
+//!   wire 1, the office:   blocked .10, open .11, proxy .30, bootstrap .53, upstream .20, liar .66
+//!   wire 2, outside:      open .11, proxy .30, upstream .20, liar .66, DNS servers .53 and up
+//! ```
+//!
+//! `blocked` reaches what is outside through the proxy alone; `open` has a leg in both. The system resolver of both is the
+//! liar. Every DNS server knows the same names, and nothing else does; `mirror.test` is the upstream's outside, `office.test`
+//! its address in the office.
+
+use std::net::IpAddr;
+
+use crate::harness::dns::{self, JsonServer, Place, Zone};
+use crate::harness::proxies::{self, Program, bracketed};
+use crate::harness::{Authority, Host, Net, Process, Start, Upstream, Wire, fixture};
+
+/// The numbers of the DNS servers.
+pub(super) const UNBOUND: u8 = 53;
+pub(super) const DNSDIST: u8 = 54;
+pub(super) const KRESD: u8 = 55;
+pub(super) const HICKORY: u8 = 56;
+pub(super) const JSON: u8 = 57;
+
+/// The number of the upstream, the proxy and the liar on every wire.
+const UPSTREAM: u8 = 20;
+const PROXY: u8 = 30;
+const LIAR: u8 = 66;
+
+pub(super) const SOCKS_PORT: u16 = 1080;
+pub(super) const HTTP_PORT: u16 = 3128;
+
+/// Everything that runs; it ends in this order.
+pub(super) struct Scene {
+    pub(super) servers: Servers,
+    _liar: Process,
+    _proxies: [proxies::Server; 2],
+    pub(super) upstream: Upstream,
+    pub(super) authority: Authority,
+    pub(super) blocked: Host,
+    pub(super) open: Host,
+    pub(super) dns: Host,
+    pub(super) office: Wire,
+    pub(super) outside: Wire,
+    _net: Net,
+}
+
+/// The DNS servers.
+pub(super) struct Servers {
+    pub(super) unbound: Process,
+    pub(super) dnsdist: Process,
+    pub(super) kresd: Process,
+    pub(super) hickory: Process,
+    pub(super) json: JsonServer,
+}
+
+impl Scene {
+    /// Sets it up; `None` when something it needs is not there, which has been printed.
+    pub(super) fn new() -> Option<Self> {
+        if !dns::all_installed() {
+            return None;
+        }
+        let authority = Authority::new("Authority of the DNS tests")?;
+        let net = Net::new()?;
+        let (office, outside) = (net.wire(), net.wire());
+        let both = |number| [(office, number), (outside, number)];
+        let blocked = net.host("blocked", &[(office, 10)]);
+        let open = net.host("open", &both(11));
+        let (proxy, away, dns) =
+            (net.host("proxy", &both(PROXY)), net.host("away", &both(UPSTREAM)), net.host("dns", &both(53)));
+        let liar = net.host("liar", &both(LIAR));
+        for number in [DNSDIST, KRESD, HICKORY, JSON] {
+            dns.add_address(outside, number);
+        }
+        let mut zone = Zone::default()
+            .add("mirror.test", outside.v4(UPSTREAM))
+            .add("mirror.test", outside.v6(UPSTREAM))
+            .add("mirror4.test", outside.v4(UPSTREAM))
+            .add("mirror6.test", outside.v6(UPSTREAM))
+            .add("office.test", office.v4(UPSTREAM))
+            .add("office.test", office.v6(UPSTREAM));
+        let mut names = vec!["dns.test".to_owned()];
+        for number in [UNBOUND, DNSDIST, KRESD, HICKORY, JSON] {
+            for address in [IpAddr::from(outside.v4(number)), outside.v6(number).into()] {
+                let name = server_name(number, address.is_ipv6());
+                zone = zone.add(&name, address);
+                names.extend([name, address.to_string()]);
+            }
+        }
+        proxy.hosts_file(&zone.hosts_file());
+        for host in [&blocked, &open] {
+            host.resolv_conf(&format!("nameserver {}\noptions timeout:1 attempts:1\n", office.v4(LIAR)));
+        }
+        let certificate = authority.sign(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let at = |number| Place { host: &dns, wire: outside, number };
+        let (certificate, zone) = (&certificate, &zone);
+        // Together: each of them takes some time to answer.
+        let (servers, liar) = std::thread::scope(|scope| {
+            let bootstrap = [office.v4(UNBOUND).into(), office.v6(UNBOUND).into()];
+            let unbound = scope.spawn(move || dns::unbound(at(UNBOUND), &bootstrap, certificate, zone));
+            let dnsdist = scope.spawn(move || dns::dnsdist(at(DNSDIST), certificate, zone, ""));
+            let kresd = scope.spawn(move || dns::kresd(at(KRESD), certificate, zone));
+            let hickory = scope.spawn(move || dns::hickory(at(HICKORY), certificate, zone));
+            let place = Place { host: &liar, wire: office, number: LIAR };
+            let liar = dns::liar(place, office.v4(LIAR).into());
+            let json = JsonServer::start(at(JSON), certificate, zone);
+            let join = |server: std::thread::ScopedJoinHandle<'_, Process>| server.join().unwrap();
+            let (unbound, dnsdist, kresd, hickory) = (join(unbound), join(dnsdist), join(kresd), join(hickory));
+            (Servers { unbound, dnsdist, kresd, hickory, json }, liar)
+        });
+        let proxies = [
+            proxies::Server::start(Program::Microsocks, &proxy, SOCKS_PORT, false)?,
+            proxies::Server::start(Program::Tinyproxy, &proxy, HTTP_PORT, false)?,
+        ];
+        let upstream =
+            Upstream::inside(&away, &["mirror.test", "mirror4.test", "mirror6.test", "office.test"], &fixture(), &[]);
+        Some(Self {
+            servers,
+            _liar: liar,
+            _proxies: proxies,
+            upstream,
+            authority,
+            blocked,
+            open,
+            dns,
+            office,
+            outside,
+            _net: net,
+        })
+    }
+}
+
+impl Scene {
+    /// Begins a Larder on `host` with this upstream and both authorities.
+    pub(super) fn start(&self, host: &Host, upstream: &str) -> Start {
+        let dns = self.authority.file();
+        Start::upstream(upstream).inside(host).args([
+            "-ca",
+            self.upstream.authority(),
+            "-dns-ca",
+            dns.to_str().unwrap(),
+        ])
+    }
+
+    /// Returns the address of a DNS server.
+    pub(super) fn address(&self, number: u8, is_v6: bool) -> IpAddr {
+        if is_v6 { self.outside.v6(number).into() } else { self.outside.v4(number).into() }
+    }
+
+    /// Returns the addresses in the office at which unbound answers plain questions.
+    pub(super) fn bootstraps(&self) -> [IpAddr; 2] {
+        [self.office.v4(UNBOUND).into(), self.office.v6(UNBOUND).into()]
+    }
+
+    /// Returns one of them as it is configured.
+    pub(super) fn bootstrap(&self, is_v6: bool) -> String {
+        bracketed(self.bootstraps()[usize::from(is_v6)])
+    }
+
+    /// Returns the proxies' address in the office.
+    pub(super) fn proxy(&self, is_v6: bool) -> IpAddr {
+        if is_v6 { self.office.v6(PROXY).into() } else { self.office.v4(PROXY).into() }
+    }
+}
+
+/// Returns the name of a server that leads to its address of one family.
+pub(super) fn server_name(number: u8, is_v6: bool) -> String {
+    format!("dns{number}-{}.test", if is_v6 { "v6" } else { "v4" })
+}
