@@ -25,6 +25,7 @@ mod hosts;
 mod https;
 mod json;
 pub(crate) mod names;
+mod prompt;
 mod reply;
 pub(crate) mod server;
 pub(crate) mod servers;
