@@ -121,7 +121,7 @@ pub(super) async fn regardless(host: &Host, stream: Stream, limit: Duration) -> 
 fn printed(name: &Name) -> String {
     let parts = || name.0.iter().flat_map(|part| part.0.iter());
     let text = |part: &AttributeTypeAndValue| String::from_utf8_lossy(part.value.value()).into_owned();
-    let of = |oid| parts().filter(|part| part.oid == oid).next_back().map(text);
+    let of = |oid| parts().rfind(|part| part.oid == oid).map(text);
     clipped(&match (of(COMMON_NAME), of(ORGANISATION)) {
         (Some(common), Some(organisation)) if !common.contains(&organisation) => format!("{common} ({organisation})"),
         (Some(common), _) => common,
