@@ -46,7 +46,7 @@ fn a_name_is_asked_for_once() {
     let larder = scene.start(&scene.open, "https://missing.test").args(["-dns", &server]).run();
     for _ in 0..5 {
         let answer = larder.get(SMALL_ZIP);
-        assert!(answer.status >= 500 && answer.text().contains("no such name"), "{}", answer.text());
+        assert!(answer.text().contains("no such name"), "{}", answer.text());
     }
     let packets = watch.packets();
     let questions = packets.iter().filter(|packet| packet.to.port() == 53 && packet.text.contains("missing.test"));
