@@ -136,8 +136,8 @@ impl Server {
     }
 }
 
-/// Returns whether a program can be run; otherwise says that the test is left out.
-fn is_installed(program: &str) -> Option<()> {
+/// Returns nothing unless a program can be run, and says then that the test is left out.
+pub(crate) fn is_installed(program: &str) -> Option<()> {
     let found = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).stdin(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Some(());
@@ -219,7 +219,8 @@ fn squid(host: &Host, port: u16, password: Option<&str>, rules: &str) -> Server 
     writeln!(text, "access_log stdio:{}\ncache_log {}", file("access").display(), file("cache").display()).unwrap();
     text.push_str(
         "pid_filename none\nlogfile_rotate 0\ncache deny all\ncache_mem 8 MB\nmax_filedescriptors 1024\ncoredump_dir none\n\
-         shutdown_lifetime 0 seconds\nvisible_hostname proxy\npinger_enable off\nbuffered_logs off\n",
+         shutdown_lifetime 0 seconds\nvisible_hostname proxy\npinger_enable off\nbuffered_logs off\ndns_timeout 1 second\n\
+         dns_retransmit_interval 1 second\n",
     );
     text.push_str(rules);
     if let Some(password) = password {
