@@ -3,11 +3,11 @@
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 
-use super::scene::{DNSDIST, HICKORY, JSON, LIAR, NOBODY, Scene, UNBOUND};
+use super::scene::{DNSDIST, HICKORY, HTTP_PORT, JSON, LIAR, NOBODY, SOCKS_PORT, Scene, UNBOUND};
 use super::{Scheme, for_all};
 use crate::harness::dns::{self, Place};
 use crate::harness::proxies::bracketed;
-use crate::harness::{Authority, Process, SMALL_ZIP};
+use crate::harness::{Authority, Process, SMALL_ZIP, Start};
 
 /// The servers of this file: one for each thing that can be wrong with a certificate, by hands that speak TLS and HTTPS,
 /// and by one that speaks QUIC.
@@ -55,17 +55,30 @@ impl Broken {
     }
 }
 
-/// A fault: the servers, the upstream, and what the client's error text says.
+/// A fault: the servers, a proxy to them if there is one, the upstream, and what the client's error text says.
 #[derive(Debug)]
 struct Fault {
     servers: String,
+    proxy: Option<String>,
     upstream: &'static str,
     says: Vec<String>,
 }
 
 impl Fault {
     fn new(servers: &str, upstream: &'static str, says: &[&str]) -> Self {
-        Self { servers: servers.to_owned(), upstream, says: says.iter().map(ToString::to_string).collect() }
+        let says = says.iter().map(ToString::to_string).collect();
+        Self { servers: servers.to_owned(), proxy: None, upstream, says }
+    }
+
+    /// Begins a Larder with this fault: where there is a proxy, in the office, and the upstream is there too.
+    fn start(&self, scene: &Scene) -> Start {
+        let start = match &self.proxy {
+            None => scene.start(&scene.open, self.upstream),
+            Some(proxy) => {
+                scene.start(&scene.blocked, self.upstream).args(["-proxy", proxy, "-no-proxy", "office.test"])
+            }
+        };
+        start.args(["-dns", &self.servers, "-retry-attempts", "1"])
     }
 
     /// Asserts that a text has every word that belongs to this fault.
@@ -118,6 +131,31 @@ fn faults(scene: &Scene) -> Vec<Fault> {
     // A name that does not exist for one does not exist.
     let (first, second) = (Scheme::Tcp.server(&at(DNSDIST)), Scheme::Tcp.server(&at(UNBOUND)));
     add(&format!("{first},{second}"), "https://other.test", &[&first, "no such name"]);
+    faults.extend(faults_behind_proxies(scene));
+    faults
+}
+
+/// The same through proxies, and the proxy's own.
+fn faults_behind_proxies(scene: &Scene) -> Vec<Fault> {
+    let at = |number| scene.address(number, false).to_string();
+    let proxy = scene.proxy(false);
+    let (socks, http) = (format!("socks5://{proxy}:{SOCKS_PORT}"), format!("http://{proxy}:{HTTP_PORT}"));
+    let (no_socks, no_http) = (format!("socks5://{proxy}:9"), format!("http://{proxy}:9"));
+    let (expired, stranger) = (Scheme::Tls.server(&at(EXPIRED[0])), Scheme::Https.server(&at(STRANGER[0])));
+    let (down, good) = (Scheme::Tcp.server(&at(DOWN)), Scheme::Tls.server(&at(UNBOUND)));
+    let mut faults = Vec::new();
+    for (servers, proxy, says) in [
+        (&expired, &socks, &[&expired, "certificate expired on 2024-05-01"][..]),
+        (&expired, &http, &[&expired, "certificate expired on 2024-05-01"]),
+        (&stranger, &socks, &[&stranger, "certificate of an unknown authority"]),
+        (&stranger, &http, &[&stranger, "certificate of an unknown authority"]),
+        (&down, &socks, &[&down, &socks, "refused"]),
+        (&down, &http, &[&down, &http]),
+        (&good, &no_socks, &[&good, &no_socks, "refused"]),
+        (&good, &no_http, &[&good, &no_http, "refused"]),
+    ] {
+        faults.push(Fault { proxy: Some(proxy.clone()), ..Fault::new(servers, "https://office.test", says) });
+    }
     faults
 }
 
@@ -129,15 +167,14 @@ fn every_fault_is_named() {
     let Some(stranger) = Authority::new("Nobody Knows Me") else { return };
     let _broken = Broken::new(&scene, &stranger);
     for_all(faults(&scene), |fault| {
-        let start = || scene.start(&scene.open, fault.upstream).args(["-dns", &fault.servers, "-retry-attempts", "1"]);
-        let answer = start().run().get(SMALL_ZIP);
+        let answer = fault.start(&scene).run().get(SMALL_ZIP);
         // 404 is for the go command: it is to go on to its next proxy, if there is one.
         let text = answer.text();
         assert!(answer.status == 404 || answer.status >= 500, "{}: {text}", answer.status);
         fault.assert_told_by(text);
         assert!(text.contains("dns: "), "{text}");
 
-        let doctor = start().subcommand(&["doctor"]);
+        let doctor = fault.start(&scene).subcommand(&["doctor"]);
         let report = String::from_utf8_lossy(&doctor.stdout);
         assert_eq!(doctor.status.code(), Some(1), "{report}");
         let lines: Vec<_> = report.lines().collect();
