@@ -34,6 +34,8 @@ const ATTEMPTS_MAX: usize = 3;
 const V6_PATIENCE: Duration = Duration::from_millis(50);
 /// How long IPv4 addresses are waited for once there are IPv6 ones: longer, since many sites reach only the former.
 const V4_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an answer is waited for on a connection that was made for an earlier question.
+const REUSED_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that was last used longer ago is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Names that an alias leads to which are asked for one after the other.
@@ -120,11 +122,10 @@ impl Server {
         clock: Clock,
     ) -> Self {
         let tls = match transport {
-            Transport::Udp | Transport::Tcp => None,
+            Transport::Udp | Transport::Tcp | Transport::Quic => None,
             // Some servers refuse whoever names a protocol they do not.
             Transport::Tls => Some(trust.client(&[])),
             Transport::Https => Some(trust.client(&[b"h2", b"http/1.1"])),
-            Transport::Quic => None,
         };
         let quic = (transport == Transport::Quic).then(|| Quic::new(trust));
         Self {
@@ -322,6 +323,8 @@ impl Server {
             Err(_) => return Err(Fault::Over(format!("no connection within {} s", seconds(left)))),
         };
         let asked_at = self.clock.steady();
+        // One that was silent since it was last used may have died without a word.
+        let patience = if is_new { patience } else { patience.min(REUSED_PATIENCE) };
         let limit = left.saturating_sub(asked_at.duration_since(began)).min(patience);
         match timeout(limit, connection.ask(question, dress)).await {
             Ok(Ok(reply)) => {
