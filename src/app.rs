@@ -16,15 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{self, Cache};
 use crate::cli::Invocation;
 use crate::clock::Clock;
-use crate::config::{Config, is_under_journal};
+use crate::config::{Config, ConfigErrors, Loaded, is_under_journal};
 use crate::fill::Fills;
 use crate::fill::download::{self, Downloader};
 use crate::fill::small::SmallFiles;
 use crate::logging;
-use crate::net::egress::{self, Egress, Route};
-use crate::net::proxy::{NoProxy, Proxies};
-use crate::net::resolver::Resolver;
-use crate::net::tls::Trust;
 use crate::server::access::AllowList;
 use crate::server::admin::Admin;
 use crate::server::handler::Handler;
@@ -39,6 +35,9 @@ mod announce;
 mod commands;
 mod root_tasks;
 mod upstreams;
+mod way_out;
+
+use way_out::{Trusts, WayOut};
 
 /// Running answers get this long after the signal to stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,14 +49,19 @@ const BLOCKING_THREADS_MAX: usize = 32;
 const EXIT_FAILURE: u8 = 1;
 
 /// Runs what the command line asks for.
-pub fn main(config: Config, warnings: &[String], invocation: &Invocation) -> ExitCode {
-    if let Some(request) = commands::request(&config, invocation) {
-        return commands::run(&config, &request);
+///
+/// # Errors
+/// Files that the configuration names and that cannot be used: mistakes like any other in it.
+pub fn main(loaded: &Loaded, invocation: &Invocation) -> Result<ExitCode, ConfigErrors> {
+    let config = &loaded.config;
+    if let Some(request) = commands::request(config, invocation) {
+        return Ok(commands::run(config, &request));
     }
     let bars = logging::start(&config.log_level, is_under_journal(), config.log_requests);
-    for warning in warnings {
+    for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    let trusts = Trusts::load(loaded)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -65,15 +69,28 @@ pub fn main(config: Config, warnings: &[String], invocation: &Invocation) -> Exi
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(err) => return failed(&format!("cannot start the runtime: {err}")),
+        Err(err) => return Ok(failed(&format!("cannot start the runtime: {err}"))),
     };
-    let result = runtime.block_on(serve(config, bars));
+    let result = runtime.block_on(serve(config, &trusts, bars));
     // Threads that wait for a dead disk must not keep the program.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    match result {
+    Ok(match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(text) => failed(&text),
-    }
+    })
+}
+
+/// Returns what `check-config` prints: every value, and which way upstreams would be reached. Asks nobody.
+///
+/// # Errors
+/// Files that the configuration names and that cannot be used.
+pub fn check_config(loaded: &Loaded) -> Result<String, ConfigErrors> {
+    let trusts = Trusts::load(loaded)?;
+    // Parts of the way out are made within a runtime, though they begin nothing.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let _entered = runtime.as_ref().map(tokio::runtime::Runtime::enter);
+    let way_out = WayOut::new(&loaded.config, &trusts, &Clock::system());
+    Ok(loaded.report(&announce::way_out_lines(&loaded.config, &way_out)))
 }
 
 fn failed(text: &str) -> ExitCode {
@@ -82,19 +99,20 @@ fn failed(text: &str) -> ExitCode {
 }
 
 /// Serves until a signal says otherwise.
-async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String> {
+async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) -> Result<(), String> {
     let clock = Clock::system();
     let stop = CancellationToken::new();
     let hurry = stop_on_signals(&stop)?;
     listener::raise_open_files();
     let store =
         Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
-    let listeners = listen(&config)?;
+    let way_out = WayOut::new(config, trusts, &clock);
+    let listeners = listen(config)?;
     let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     // Two groups: what serves clients ends first, what works for the cache after it.
     let (serving, working) = (Tasks::new(), Tasks::new());
-    let cache = build_cache(&config, &store, &working, &clock)?;
-    let keeper = Arc::new(commands::housekeeper(&config, &cache, &stop));
+    let cache = build_cache(config, &way_out, &store, &working, &clock)?;
+    let keeper = Arc::new(commands::housekeeper(config, &cache, &stop));
     let indexed = root_tasks::keep_index(&cache, &working, &stop);
     root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
     root_tasks::take_commands(&keeper, &cache, &store, &working);
@@ -106,7 +124,7 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
         log_requests: config.log_requests,
         clock: clock.clone(),
     });
-    announce::print(&config, &addresses);
+    announce::print(config, &way_out, &addresses);
     let server_config = server::Config {
         limits: ConnectionLimits {
             max_connections: usize::try_from(config.max_connections).unwrap_or(usize::MAX),
@@ -145,13 +163,14 @@ async fn serve(config: Config, bars: Option<MultiProgress>) -> Result<(), String
     Ok(())
 }
 
-fn build_cache(config: &Config, store: &Arc<Store>, working: &Tasks, clock: &Clock) -> Result<Arc<Cache>, String> {
-    let limits = egress::Config { stall_timeout: config.stall_timeout, ..egress::Config::default() };
-    let trust = Trust::load(&[]).map_err(|err| err.to_string())?;
-    let proxies = Proxies::new(Vec::new(), NoProxy::default(), Arc::default(), &trust, clock.clone());
-    let route = Route { proxies: Arc::new(proxies), resolver: Resolver::default() };
-    let egress = Egress::new(limits, route, &trust);
-    let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, &egress)?, working.clone()));
+fn build_cache(
+    config: &Config,
+    way_out: &WayOut,
+    store: &Arc<Store>,
+    working: &Tasks,
+    clock: &Clock,
+) -> Result<Arc<Cache>, String> {
+    let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, way_out)?, working.clone()));
     let downloads = download::Config {
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),

@@ -22,14 +22,15 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(errors) => return refuse(&errors),
     };
-    if invocation.command == Command::CheckConfig {
-        print!("{}", loaded.report());
-        return ExitCode::SUCCESS;
-    }
-    match loaded.into_supported() {
-        Ok((config, warnings)) => app::main(config, &warnings, &invocation),
-        Err(errors) => refuse(&errors),
-    }
+    let done = if invocation.command == Command::CheckConfig {
+        app::check_config(&loaded).map(|text| {
+            print!("{text}");
+            ExitCode::SUCCESS
+        })
+    } else {
+        loaded.into_supported().and_then(|loaded| app::main(&loaded, &invocation))
+    };
+    done.unwrap_or_else(|errors| refuse(&errors))
 }
 
 #[expect(clippy::print_stderr, reason = "the program's own words, before there is a logger")]

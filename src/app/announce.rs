@@ -6,29 +6,39 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use crate::app::upstreams;
+use crate::app::way_out::WayOut;
 use crate::config::{Config, NetworkMode};
 use crate::control::text;
 
 /// Prints the start-up lines, whatever the log level.
 #[expect(clippy::print_stderr, reason = "the start-up lines are for the person at the terminal, and not log lines")]
-pub(super) fn print(config: &Config, addresses: &[SocketAddr]) {
-    for line in lines(config, addresses) {
+pub(super) fn print(config: &Config, way_out: &WayOut, addresses: &[SocketAddr]) {
+    for line in lines(config, way_out, addresses) {
         eprintln!("{line}");
     }
 }
 
-fn lines(config: &Config, addresses: &[SocketAddr]) -> Vec<String> {
+/// Returns a line on the way to the upstreams each.
+pub(super) fn way_out_lines(config: &Config, way_out: &WayOut) -> Vec<String> {
+    let upstreams = upstreams::lines(config, way_out).into_iter().map(|text| line("upstream", &text));
+    upstreams.chain(way_out.lines().iter().map(|(name, text)| line(name, text))).collect()
+}
+
+fn line(name: &str, text: &str) -> String {
+    format!("{name:<10} {text}")
+}
+
+fn lines(config: &Config, way_out: &WayOut, addresses: &[SocketAddr]) -> Vec<String> {
     let mut lines = vec![format!("larder {}", env!("CARGO_PKG_VERSION"))];
-    let mut say = |name: &str, text: &str| lines.push(format!("{name:<10} {text}"));
+    let mut say = |name: &str, text: &str| lines.push(line(name, text));
     if let Some(path) = &config.config_file {
         say("config", &path.display().to_string());
     }
     // The whole path: a relative one is the reason why a cache seems empty after a start from elsewhere.
     let cache_dir = std::path::absolute(&config.cache_dir).unwrap_or_else(|_| config.cache_dir.clone());
     say("cache", &cache_dir.display().to_string());
-    for line in upstreams::lines(config) {
-        say("upstream", &line);
-    }
+    lines.extend(way_out_lines(config, way_out));
+    let mut say = |name: &str, text: &str| lines.push(line(name, text));
     if config.network_mode != NetworkMode::Fallback {
         say("network", &config.network_mode.to_string());
     }
@@ -61,22 +71,25 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::way_out::tests::way_out;
 
     /// There is one line to copy, it is the last, and what differs from the defaults is told.
-    #[test]
-    fn the_lines_of_a_start() {
+    #[tokio::test]
+    async fn the_lines_of_a_start() {
+        let (_, way_out) = way_out("proxy: socks5://192.0.2.9");
         let mut config = Config { cache_dir: "/srv/larder".into(), min_free_space: 256_000_000, ..Config::default() };
         let address = SocketAddr::from(([127, 0, 0, 1], 3000));
         let expected = [
             concat!("larder ", env!("CARGO_PKG_VERSION")),
             "cache      /srv/larder",
+            "proxy      socks5://192.0.2.9, given addresses: names of upstreams are resolved here",
             "network    strict",
             "removes    what is unused longest, below 256.00 MB of free space",
             "listening  127.0.0.1:3000",
             "export GOPROXY=http://127.0.0.1:3000",
         ];
         config.network_mode = NetworkMode::Strict;
-        assert_eq!(lines(&config, &[address]), expected);
+        assert_eq!(lines(&config, &way_out, &[address]), expected);
     }
 
     /// A listener on all interfaces is given an address that others can use.

@@ -6,9 +6,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::app::way_out::{self, WayOut};
 use crate::cache;
-use crate::config::{Config, NetworkMode};
-use crate::config::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamTarget};
+use crate::config::{Config, Fallthrough, NetworkMode, UpstreamAuth, UpstreamTarget};
 use crate::module::pattern::PatternList;
 use crate::net::egress::{Credentials, Egress};
 use crate::upstream;
@@ -17,9 +17,9 @@ use crate::upstream;
 ///
 /// # Errors
 /// Credentials that cannot stand in a header; the text does not repeat them.
-pub(super) fn config(config: &Config, egress: &Egress) -> Result<upstream::Config, String> {
+pub(super) fn config(config: &Config, way_out: &WayOut) -> Result<upstream::Config, String> {
     let mut entries = Vec::new();
-    for entry in &config.upstreams {
+    for (entry, egress) in config.upstreams.iter().zip(way_out.public()) {
         let fallthrough = match entry.fallthrough {
             Fallthrough::Comma => upstream::Fallthrough::Comma,
             Fallthrough::Pipe => upstream::Fallthrough::Pipe,
@@ -27,7 +27,7 @@ pub(super) fn config(config: &Config, egress: &Egress) -> Result<upstream::Confi
         entries.push(upstream::Entry { source: source(&entry.target, None, egress)?, fallthrough });
     }
     let mut private = Vec::new();
-    for entry in &config.private_upstreams {
+    for (entry, egress) in config.private_upstreams.iter().zip(way_out.private()) {
         let source = source(&entry.target, entry.auth.as_ref(), egress)
             .map_err(|err| format!("private upstream {}: {err}", entry.pattern))?;
         private.push((PatternList::parse(&entry.pattern), source));
@@ -49,18 +49,14 @@ pub(super) fn network_mode(mode: NetworkMode) -> cache::NetworkMode {
     }
 }
 
-/// Returns a line for each upstream, without secrets.
-pub(super) fn lines(config: &Config) -> Vec<String> {
-    let name = |target: &UpstreamTarget| match target {
-        UpstreamTarget::Http(url) => url.to_string(),
-        UpstreamTarget::File(path) => format!("file://{}", path.display()),
-        UpstreamTarget::Off => "off".to_owned(),
-    };
-    let private = config
-        .private_upstreams
-        .iter()
-        .map(|entry: &PrivateUpstream| format!("{} for {}", name(&entry.target), entry.pattern));
-    config.upstreams.iter().map(|entry| name(&entry.target)).chain(private).collect()
+/// Returns a line for each upstream, with the way to it where that differs, and without secrets.
+pub(super) fn lines(config: &Config, way_out: &WayOut) -> Vec<String> {
+    let public = config.upstreams.iter().zip(way_out.public());
+    let public = public.map(|(entry, egress)| format!("{}{}", entry.target, way_out::of_one(&entry.route, egress)));
+    let private = config.private_upstreams.iter().zip(way_out.private()).map(|(entry, egress)| {
+        format!("{} for {}{}", entry.target, entry.pattern, way_out::of_one(&entry.route, egress))
+    });
+    public.chain(private).collect()
 }
 
 fn source(target: &UpstreamTarget, auth: Option<&UpstreamAuth>, egress: &Egress) -> Result<upstream::Source, String> {

@@ -19,10 +19,14 @@ use std::time::Duration;
 
 use crate::net::cidr::Cidr;
 
+mod across;
+mod dns;
 mod duration;
 mod file;
 mod network;
+mod proxy;
 mod report;
+mod route;
 mod settings;
 mod size;
 mod sources;
@@ -34,7 +38,10 @@ mod tests_examples;
 mod upstreams;
 mod values;
 
-pub use network::{ChecksumDatabase, DnsServer, DnsTransport, ListenAddress, ProxyKind, ProxyServer};
+pub use dns::{DnsRoute, DnsServer, DnsTransport};
+pub use network::{ChecksumDatabase, ListenAddress};
+pub use proxy::{ProxyEntry, ProxyKind, ProxyServer};
+pub use route::UpstreamRoute;
 pub use settings::{Setting, Variable};
 pub use sources::Origin;
 pub use table::{DEFAULT_UPSTREAM, SETTINGS};
@@ -128,10 +135,20 @@ pub struct Config {
     pub gosumdb: Option<ChecksumDatabase>,
     /// Patterns of modules that are not verified.
     pub gonosumdb: Vec<String>,
-    /// The proxy that leads to the upstreams.
-    pub proxy: Option<ProxyServer>,
-    /// The DNS server; `None` is the system's.
-    pub dns: Option<DnsServer>,
+    /// The proxies that lead to the upstreams, in order of preference; none is directly.
+    pub proxies: Vec<ProxyEntry>,
+    /// What is reached without a proxy, in the syntax of `NO_PROXY`.
+    pub no_proxy: String,
+    /// The DNS servers in order; none is the system's resolver.
+    pub dns: Vec<DnsServer>,
+    /// The DNS servers, by address, that find the names of proxies and DNS servers; none is the system's resolver.
+    pub dns_bootstrap: Vec<DnsServer>,
+    /// Which way DNS itself goes.
+    pub dns_route: DnsRoute,
+    /// Files with certificate authorities to trust for DNS servers, beside those of `ca`.
+    pub dns_ca: Vec<PathBuf>,
+    /// Files with certificate authorities to trust beside the platform's.
+    pub ca: Vec<PathBuf>,
     /// Whether every request is logged.
     pub log_requests: bool,
     /// A level, or levels per module, in the syntax of `RUST_LOG`.
@@ -200,8 +217,8 @@ impl Config {
         for setting in SETTINGS {
             origins.push((setting, sources.settle(setting, &mut config, &mut report)));
         }
-        let not_yet = config.not_yet(&origins, &mut report.warnings);
-        config.look_across(&origins, &mut report);
+        let not_yet = config.not_yet(&origins);
+        across::look(&config, &origins, &mut report);
         if report.is_clean() {
             Ok(Loaded { config, warnings: report.warnings, origins, not_yet })
         } else {
@@ -218,38 +235,13 @@ impl Config {
         self.listen.iter().map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port))).collect()
     }
 
-    /// Finds what this version cannot do. A variable that is set for other programs too is only worth a warning.
-    fn not_yet(&self, origins: &[(&'static Setting, Origin)], warnings: &mut Vec<String>) -> Vec<String> {
-        let mut not_yet = Vec::new();
-        for (setting, origin) in origins {
-            let Some(text) = (setting.not_yet)(self) else { continue };
-            let line = format!("{origin}: not yet supported by this version: {text}");
-            let is_advisory = setting
-                .variables
-                .iter()
-                .any(|variable| variable.is_advisory && *origin == Origin::Environment(variable.name));
-            if is_advisory {
-                warnings.push(format!("{line} (ignored)"));
-            } else {
-                not_yet.push(line);
-            }
-        }
-        not_yet
-    }
-
-    /// Looks for values that make no sense together.
-    fn look_across(&self, origins: &[(&'static Setting, Origin)], report: &mut Report) {
-        let origin = |name| {
-            let found = origins.iter().find(|(setting, _)| setting.name() == name);
-            found.map_or_else(String::new, |(_, origin)| origin.to_string())
+    /// Finds what this version cannot do.
+    fn not_yet(&self, origins: &[(&'static Setting, Origin)]) -> Vec<String> {
+        let line = |(setting, origin): &(&'static Setting, Origin)| {
+            let text = (setting.not_yet)(self)?;
+            Some(format!("{origin}: not yet supported by this version: {text}"))
         };
-        if self.max_connections_per_client > self.max_connections {
-            let text = "one client may have more connections than there are (max-connections)";
-            report.warning(format!("{}: {text}", origin("max_connections_per_client")));
-        }
-        if self.gosumdb.is_none() && !self.gonosumdb.is_empty() {
-            report.warning(format!("{}: has no effect while gosumdb is off", origin("gonosumdb")));
-        }
+        origins.iter().filter_map(line).collect()
     }
 }
 
@@ -258,12 +250,15 @@ impl Loaded {
     ///
     /// # Errors
     /// All that it cannot do yet.
-    pub fn into_supported(self) -> Result<(Config, Vec<String>), ConfigErrors> {
-        if self.not_yet.is_empty() {
-            Ok((self.config, self.warnings))
-        } else {
-            Err(ConfigErrors { mistakes: self.not_yet, is_not_yet: true })
-        }
+    pub fn into_supported(self) -> Result<Self, ConfigErrors> {
+        if self.not_yet.is_empty() { Ok(self) } else { Err(ConfigErrors { mistakes: self.not_yet, is_not_yet: true }) }
+    }
+
+    /// Makes the error for a setting, by its name, whose value turned out to be of no use: `-ca: FILE: no certificate`.
+    pub fn mistake(&self, name: &str, text: &str) -> ConfigErrors {
+        let origin = self.origins.iter().find(|(setting, _)| setting.name() == name).map(|(_, origin)| origin);
+        let place = origin.map_or_else(|| name.to_owned(), ToString::to_string);
+        ConfigErrors { mistakes: vec![format!("{place}: {text}")], is_not_yet: false }
     }
 }
 

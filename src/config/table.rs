@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::settings::{Setting, own, shared};
-use super::values::{cidr, flat, joined, log_level, many, number, one, optional, path, port, time, truth};
-use super::{NetworkMode, duration, network, size, upstreams};
+use super::values::{cidr, flat, joined, log_level, many, number, one, optional, path, port, print_paths, time, truth};
+use super::{DnsRoute, NetworkMode, dns, duration, network, proxy, size, upstreams};
 
 /// The flag of the setting that names the file; it is settled before all others.
 pub(super) const CONFIG_FLAG: &str = "config";
@@ -82,14 +82,7 @@ pub static SETTINGS: &[Setting] = &[
         ("URL,…", DEFAULT_UPSTREAM),
         "Where modules come from, in order: after a comma the next is asked on 404, 410 and spent retries, after a \
          pipe (|) on any failure; https, http, file:///path, off",
-        (
-            |c, node, r| {
-                if let Some(text) = flat(node, r) {
-                    c.upstreams = upstreams::parse_list(&text, r);
-                }
-            },
-            |c| upstreams::print_list(&c.upstreams),
-        ),
+        (|c, node, r| c.upstreams = upstreams::parse_list(node, r), |c| upstreams::print_list(&c.upstreams)),
     )
     .formerly(&["upstream", "upstream_proxy"]),
     Setting::new(
@@ -289,27 +282,78 @@ pub static SETTINGS: &[Setting] = &[
     Setting::new(
         "proxy",
         "proxy",
-        &[shared("HTTP_PROXY"), shared("HTTPS_PROXY"), shared("SOCKS5_PROXY")],
-        ("URL", ""),
-        "Proxy that leads to the upstreams: http, https, socks5 or socks5h",
-        (
-            |c, node, r| optional(&mut c.proxy, node, r, network::parse_proxy),
-            |c| c.proxy.as_ref().map_or_else(String::new, |proxy| proxy.url.to_string()),
-        ),
+        &[
+            shared("HTTP_PROXY"),
+            shared("http_proxy"),
+            shared("HTTPS_PROXY"),
+            shared("https_proxy"),
+            shared("SOCKS5_PROXY"),
+            shared("socks5_proxy"),
+        ],
+        ("URL,…", ""),
+        "Proxies to the upstreams, in order of preference: http, https, socks5 (names are resolved here), socks5h (by \
+         the proxy), direct; with user:password@ where needed",
+        (|c, node, r| many(&mut c.proxies, node, r, proxy::parse), |c| joined(&c.proxies)),
     )
-    .not_yet(|c| c.proxy.as_ref().map(|_| "upstreams are asked directly, never through a proxy")),
+    .formerly(&["proxies"]),
+    Setting::new(
+        "no-proxy",
+        "no_proxy",
+        &[shared("NO_PROXY"), shared("no_proxy")],
+        ("HOST,…", ""),
+        "Reached without a proxy: names with all below them, .names below only, addresses, networks, each with a port \
+         or not; * for all",
+        (
+            |c, node, r| {
+                if let Some(text) = flat(node, r) {
+                    c.no_proxy = text;
+                }
+            },
+            |c| c.no_proxy.clone(),
+        ),
+    ),
     Setting::new(
         "dns",
         "dns",
         &[own("DNS_SERVER")],
-        ("SERVER", ""),
-        "DNS server, else the system's: 8.8.8.8:53, udp, tcp, tls, quic or https",
-        (
-            |c, node, r| optional(&mut c.dns, node, r, network::parse_dns),
-            |c| c.dns.as_ref().map_or_else(|| "system".to_owned(), ToString::to_string),
-        ),
+        ("SERVER,…", ""),
+        "DNS servers in order, else the system's: 8.8.8.8:53, udp://…, tcp://…, tls://…, quic://…, https://host/path",
+        (|c, node, r| dns::read_list(&mut c.dns, node, r), |c| dns::print_list(&c.dns)),
+    ),
+    Setting::new(
+        "dns-bootstrap",
+        "dns_bootstrap",
+        &[own("DNS_BOOTSTRAP")],
+        ("SERVER,…", ""),
+        "DNS servers, by address, that find the names of proxies and DNS servers, else the system's",
+        (|c, node, r| dns::read_bootstrap(&mut c.dns_bootstrap, node, r), |c| joined(&c.dns_bootstrap)),
+    ),
+    Setting::new(
+        "dns-route",
+        "dns_route",
+        &[own("DNS_ROUTE")],
+        ("WAY", "auto"),
+        "Which way DNS goes: auto sends TCP, TLS and HTTPS through the proxy, UDP and QUIC directly; proxy sends all \
+         through; direct none",
+        (|c, node, r| one(&mut c.dns_route, node, r, DnsRoute::parse), |c| c.dns_route.to_string()),
+    ),
+    Setting::new(
+        "dns-ca",
+        "dns_ca",
+        &[own("DNS_CA")],
+        ("FILE,…", ""),
+        "More certificate authorities to trust for DNS servers, PEM files",
+        (|c, node, r| many(&mut c.dns_ca, node, r, path), |c| print_paths(&c.dns_ca)),
+    ),
+    Setting::new(
+        "ca",
+        "ca",
+        &[own("CA_FILE")],
+        ("FILE,…", ""),
+        "More certificate authorities to trust, PEM files: a company's own, where TLS is inspected",
+        (|c, node, r| many(&mut c.ca, node, r, path), |c| print_paths(&c.ca)),
     )
-    .not_yet(|c| c.dns.as_ref().map(|_| "names are looked up by the system only")),
+    .formerly(&["ca_file"]),
     Setting::new(
         "log-requests",
         "log_requests",

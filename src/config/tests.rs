@@ -55,15 +55,17 @@ fn sample(setting: &Setting) -> &'static str {
     match setting.name() {
         "listen" => "127.0.0.1",
         "allow" => "10.0.0.0/8",
-        "cache_dir" | "ready_file" => "other",
+        "cache_dir" | "ready_file" | "ca" | "dns_ca" => "other",
         "upstreams" => "https://a.example|off",
         "network_mode" => "offline",
         "retry_backoff" | "stall_timeout" | "fresh_for" | "max_cache_age" | "cleanup_interval" => "7s",
         "max_cache_size" | "min_free_space" => "7MB",
         "gosumdb" => "sum.example",
         "gonosumdb" => "rsc.io",
-        "proxy" => "http://proxy.example:8080",
-        "dns" => "tcp://8.8.8.8:53",
+        "proxy" => "http://proxy.example:8080,direct",
+        "no_proxy" => ".corp.example,10.0.0.0/8",
+        "dns" | "dns_bootstrap" => "tcp://8.8.8.8:53,tls://[2001:db8::1]:853",
+        "dns_route" => "direct",
         "log_requests" => "true",
         "log_level" => "debug",
         _ => "7",
@@ -109,9 +111,24 @@ fn the_stronger_value_counts() {
     let files = [("c.json", r#"{"port": "", "upstreams": [], "cache_dir": null}"#)];
     let loaded = load(&["-config", "c.json"], &[("PORT", "")], &files).unwrap();
     assert_eq!((loaded.config.port, loaded.config.cache_dir.as_path()), (12_345, Path::new("./cache")));
-    let proxies = [("SOCKS5_PROXY", "socks5://c:1"), ("HTTPS_PROXY", "http://b:1"), ("HTTP_PROXY", "http://a:1")];
-    assert_eq!(load(&[], &proxies, &[]).unwrap().config.proxy.unwrap().url.to_string(), "http://a:1");
-    assert_eq!(load(&[], &proxies[..2], &[]).unwrap().config.proxy.unwrap().url.to_string(), "http://b:1");
+}
+
+/// Proxies come from the flag, then from the variables in go-proxy's order, each before its form in lower case.
+#[test]
+fn the_order_of_the_proxies_variables() {
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "SOCKS5_PROXY", "socks5_proxy"];
+    let variables: Vec<_> = names.iter().map(|name| (*name, format!("http://{}:1", name.replace('_', "-")))).collect();
+    let variables: Vec<_> = variables.iter().rev().map(|(name, value)| (*name, value.as_str())).collect();
+    let shown = |loaded: Loaded| loaded.config.proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
+    for (index, name) in names.iter().enumerate() {
+        let loaded = load(&[], &variables[..names.len() - index], &[]).unwrap();
+        assert_eq!(shown(loaded), [format!("http://{}:1", name.to_lowercase().replace('_', "-"))]);
+    }
+    assert_eq!(shown(load(&["-proxy", "direct"], &variables, &[]).unwrap()), ["direct"]);
+    let files = [("c.yaml", "proxy: [socks5://a, socks5h://b]\nno_proxy: [a, b]\n")];
+    let loaded = load(&["-config", "c.yaml"], &[("no_proxy", "x"), ("NO_PROXY", "y")], &files).unwrap();
+    assert_eq!(loaded.config.no_proxy, "y");
+    assert_eq!(shown(loaded), ["socks5://a", "socks5h://b"]);
 }
 
 /// All mistakes of all sources come together, each with its source and setting and without its value.
@@ -148,7 +165,7 @@ fn all_mistakes_together() {
 /// Each kind of wrong value has its own text.
 #[test]
 fn mistake_of_each_kind() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["-port", "70000"], "-port: not a whole number from 0 to 65535"),
         (&["-port", ""], "-port: not a whole number"),
         (&["-cache", ""], "-cache: not a path"),
@@ -161,8 +178,13 @@ fn mistake_of_each_kind() {
         (&["-cleanup-interval", "-1h"], "-cleanup-interval: a duration cannot be negative"),
         (&["-max-connections", "0"], "-max-connections: not a whole number from 1"),
         (&["-gosumdb", "a b c"], "-gosumdb: not a checksum database"),
-        (&["-proxy", "ftp://x"], "-proxy: the scheme must be http, https, socks5 or socks5h"),
-        (&["-dns", "ftp://x"], "-dns: the scheme must be udp"),
+        (&["-proxy", "direct,ftp://x"], "-proxy: entry 2: the scheme must be http, https, socks5 or socks5h"),
+        (&["-dns", "ftp://x"], "-dns: entry 1: the scheme must be udp"),
+        (&["-dns", "8.8.8.8,system"], "-dns: entry 2: system stands alone"),
+        (&["-dns-bootstrap", "dns.example"], "-dns-bootstrap: entry 1: must be named by its address"),
+        (&["-dns-route", "tunnel"], "-dns-route: must be auto, proxy or direct"),
+        (&["-ca", "a\0b"], "-ca: entry 1: not a path"),
+        (&["-dns-ca", "a,b\0"], "-dns-ca: entry 2: not a path"),
         (&["-log-requests=maybe"], "-log-requests: must be true or false"),
         (&["-log-level", "loud"], "-log-level: must be off, error"),
     ];
@@ -174,48 +196,56 @@ fn mistake_of_each_kind() {
     assert!(mistakes(&[], &[("GOPROXY_CONFIG", "c.toml")], &[("c.toml", "")]).contains("c.toml: the name must end in"));
 }
 
-/// Words, one variable or none, and the source that is named.
-type DeferredCase = (&'static [&'static str], Option<(&'static str, &'static str)>, &'static str);
+/// Words, variables, and the source that is named.
+type DeferredCase = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
 
 /// What belongs to a later version stops the start, naming its source, but not `check-config`.
 #[test]
 fn not_yet() {
-    let yaml = [("c.yaml", "dns: 8.8.8.8\n")];
-    let cases: [DeferredCase; 6] = [
-        (&["-proxy", "http://p:8080"], None, "-proxy: "),
-        (&["-dns", "8.8.8.8"], None, "-dns: "),
-        (&["-config", "c.yaml"], None, "c.yaml: dns: "),
-        (&[], Some(("DNS_SERVER", "8.8.8.8")), "DNS_SERVER: "),
-        (&[], Some(("GOSUMDB", "sum.example")), "GOSUMDB: "),
-        (&["-gosumdb", "sum.example"], Some(("GOSUMDB", "off")), "-gosumdb: "),
+    let yaml = [("c.yaml", "gosumdb: sum.example\n")];
+    let cases: [DeferredCase; 3] = [
+        (&["-config", "c.yaml"], &[], "c.yaml: gosumdb: "),
+        (&[], &[("GOSUMDB", "sum.example")], "GOSUMDB: "),
+        (&["-gosumdb", "sum.example"], &[("GOSUMDB", "off")], "-gosumdb: "),
     ];
-    for (words, variable, place) in cases {
+    for (words, variables, place) in cases {
         let expected = format!("{place}not yet supported by this version: ");
-        let loaded = load(words, variable.as_slice(), &yaml).unwrap();
-        assert!(loaded.report().contains(&format!("note: {expected}")), "{}", loaded.report());
+        let loaded = load(words, variables, &yaml).unwrap();
+        assert!(loaded.report(&[]).contains(&format!("note: {expected}")), "{}", loaded.report(&[]));
         let text = loaded.into_supported().unwrap_err().to_string();
         assert!(text.contains(&expected), "{text}");
     }
     assert!(load(&["-gosumdb", "off"], &[("GOSUMDB", "sum.example")], &[]).unwrap().into_supported().is_ok());
 }
 
-/// Variables that are set for other programs only warn, whether right or wrong.
+/// What is wrong with variables that are set for other programs only warns, and the next one counts.
 #[test]
 fn shared_variables_only_warn() {
     let cases = [
-        ("HTTP_PROXY", "http://u:s3cret@p:8080", "HTTP_PROXY: not yet supported by this version: "),
-        ("SOCKS5_PROXY", "gopher://s3cret", "SOCKS5_PROXY: the scheme must be"),
+        ("SOCKS5_PROXY", "gopher://s3cret", "SOCKS5_PROXY: entry 1: the scheme must be"),
+        ("http_proxy", "http://u:s3cret", "http_proxy: entry 1: not a proxy"),
         ("RUST_LOG", "s3cret[span]", "RUST_LOG: must be off, error"),
     ];
     for (name, value, expected) in cases {
-        let (config, warnings) = load(&[], &[(name, value)], &[]).unwrap().into_supported().unwrap();
-        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        let loaded = load(&[], &[(name, value)], &[]).unwrap().into_supported().unwrap();
+        let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
         assert!(warning.starts_with(expected) && warning.ends_with("(ignored)"), "{warning}");
         assert!(!warning.contains("s3cret"));
-        assert_eq!(config.log_level, "info");
+        assert!(loaded.config.proxies.is_empty());
+        assert_eq!(loaded.config.log_level, "info");
     }
+    let loaded = load(&[], &[("HTTP_PROXY", "gopher://s3cret"), ("https_proxy", "http://b:1")], &[]).unwrap();
+    assert_eq!(loaded.config.proxies[0].to_string(), "http://b:1");
     let config = load(&[], &[("RUST_LOG", "larder::store=debug")], &[]).unwrap().config;
     assert_eq!(config.log_level, "larder::store=debug");
+}
+
+/// A list that fails in the middle leaves nothing of itself behind.
+#[test]
+fn half_a_list_does_not_count() {
+    let loaded = load(&[], &[("HTTP_PROXY", "http://a:1,gopher://b")], &[]).unwrap();
+    assert!(loaded.config.proxies.is_empty(), "{:?}", loaded.config.proxies);
+    assert_eq!(loaded.warnings.len(), 1);
 }
 
 /// A wrong value that a stronger source overrides is worth a warning, no more.
@@ -232,13 +262,14 @@ fn invariant_10_secrets_never_show() {
         {"pattern": "a.example/*", "url": "https://u:s3cret@a.example/x"},
         {"pattern": "b.example", "url": "http://b.example", "auth": {"type": "basic", "value": "user:s3cret"}},
         {"pattern": "c.example", "url": "https://c.example", "auth": {"type": "bearer", "value": "s3cret"}},
-        {"pattern": "d.example", "url": "https://d.example", "auth": {"type": "header", "name": "X-Key", "value": "s3cret"}}
+        {"pattern": "d.example", "url": "https://d.example", "proxy": "http://u:s3cret@p:2", "dns": "https://d/?s3cret",
+         "auth": {"type": "header", "name": "X-Key", "value": "s3cret"}}
     ]}"#;
     let upstream = "https://u:s3cret@e.example|https://s3cret@f.example/,direct";
     let words =
         ["-config", "c.json", "-upstream", upstream, "-proxy", "socks5://u:s3cret@p:1", "-dns", "https://d/?s3cret"];
     let loaded = load(&words, &[], &[("c.json", yaml)]).unwrap();
-    let report = loaded.report();
+    let report = loaded.report(&[]);
     let texts = [report.clone(), loaded.warnings.join("\n"), loaded.not_yet.join("\n"), format!("{loaded:?}")];
     for text in texts {
         assert!(!text.contains("s3cret"), "{text}");
@@ -246,8 +277,9 @@ fn invariant_10_secrets_never_show() {
     for expected in [
         "https://***@e.example|https://***@f.example",
         "a.example/* from https://***@a.example/x; b.example from http://b.example (basic ***); ",
-        "c.example from https://c.example (bearer ***); d.example from https://d.example (header x-key: ***)",
+        "c.example from https://c.example (bearer ***); d.example from https://d.example (header x-key: ***) (proxy http://***@p:2, dns https://d/?***)",
         "socks5://***@p:1",
+        "https://d/?***",
         "warning: c.json: private_upstreams: entry 2: credentials travel unencrypted over http",
         "warning: -upstream: \"direct\" needs version control tools",
     ] {
@@ -259,7 +291,8 @@ fn invariant_10_secrets_never_show() {
 #[test]
 fn report_shows_all() {
     let loaded = load(&["-port", "3000"], &[("MAX_CACHE_SIZE", "2GiB")], &[]).unwrap();
-    let report = loaded.report();
+    let report = loaded.report(&["dns        somewhere".to_owned()]);
+    assert!(report.ends_with("\ndns        somewhere\nok\n"), "{report}");
     for setting in SETTINGS {
         assert!(report.lines().any(|line| line.split_whitespace().next() == Some(setting.name())), "{report}");
     }

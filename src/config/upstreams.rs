@@ -7,6 +7,7 @@
 //! ```text
 //! list  = entry { ("," | "|") entry }     after ",": next one on 404, 410 and when retries are spent
 //! entry = URL | "off" | "direct"          after "|": next one on any failure
+//! in the file also {url: URL, proxy: …, dns: …}, for one that is reached in another way than the rest
 //! ```
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use url::Url;
 
 use super::file::Node;
+use super::route::{self, UpstreamRoute};
 use super::sources::Report;
 use crate::net::redacted::{RedactedUrl, Secret};
 
@@ -40,12 +42,14 @@ pub enum UpstreamTarget {
 }
 
 /// One entry of the list of upstreams.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamEntry {
     /// Where it is.
     pub target: UpstreamTarget,
     /// What stands between this entry and the next; of no meaning in the last.
     pub fallthrough: Fallthrough,
+    /// How it is reached, where that differs.
+    pub route: UpstreamRoute,
 }
 
 /// An upstream that alone is asked for the modules of a pattern.
@@ -57,6 +61,8 @@ pub struct PrivateUpstream {
     pub target: UpstreamTarget,
     /// How Larder introduces itself there.
     pub auth: Option<UpstreamAuth>,
+    /// How it is reached, where that differs.
+    pub route: UpstreamRoute,
 }
 
 /// How Larder introduces itself to a private upstream.
@@ -90,6 +96,13 @@ impl fmt::Display for UpstreamTarget {
     }
 }
 
+impl fmt::Display for UpstreamEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)?;
+        if self.route.is_of_all() { Ok(()) } else { write!(f, " ({})", self.route) }
+    }
+}
+
 impl fmt::Display for PrivateUpstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.pattern, self.target)?;
@@ -98,7 +111,8 @@ impl fmt::Display for PrivateUpstream {
             Some(UpstreamAuth::Basic { password, .. }) => write!(f, " (basic {password})"),
             Some(UpstreamAuth::Bearer(token)) => write!(f, " (bearer {token})"),
             Some(UpstreamAuth::Header { name, value }) => write!(f, " (header {name}: {value})"),
-        }
+        }?;
+        if self.route.is_of_all() { Ok(()) } else { write!(f, " ({})", self.route) }
     }
 }
 
@@ -106,7 +120,7 @@ impl fmt::Display for PrivateUpstream {
 pub(super) fn print_list(entries: &[UpstreamEntry]) -> String {
     let mut text = String::new();
     for (index, entry) in entries.iter().enumerate() {
-        text.push_str(&entry.target.to_string());
+        text += &entry.to_string();
         if index + 1 < entries.len() {
             text.push(if entry.fallthrough == Fallthrough::Pipe { '|' } else { ',' });
         }
@@ -114,52 +128,104 @@ pub(super) fn print_list(entries: &[UpstreamEntry]) -> String {
     text
 }
 
-/// Reads a list of upstreams.
+/// Reads a list of upstreams: a text, or in the file a list of texts and of maps with the keys url, proxy and dns.
 ///
 /// `direct` ends the list with a warning, so that a value copied from a developer's GOPROXY works; a list of nothing
 /// else is a mistake.
-pub(super) fn parse_list(text: &str, report: &mut Report) -> Vec<UpstreamEntry> {
-    let mut entries = Vec::new();
-    let mut rest = text;
-    let mut number = 0;
-    while !rest.is_empty() {
-        let end = rest.find([',', '|']).unwrap_or(rest.len());
-        let (entry, separator_and_rest) = rest.split_at(end);
-        let fallthrough = if separator_and_rest.starts_with('|') { Fallthrough::Pipe } else { Fallthrough::Comma };
-        rest = separator_and_rest.get(1..).unwrap_or("");
-        let entry = entry.trim();
-        if entry.is_empty() {
-            continue;
-        }
-        number += 1;
-        if entry == "direct" {
-            let why = "\"direct\" needs version control tools, which Larder does not run";
-            if entries.is_empty() && report.is_clean() {
-                report.mistake(format!("{why}; name an upstream, or \"off\" for none"));
-            } else {
-                report.warning(format!("{why}: the list ends before it; clients may add it to their own GOPROXY"));
-            }
-            warn_of_rest(rest, "direct", report);
-            return entries;
-        }
-        match parse_target(entry) {
-            Ok(target) => entries.push(UpstreamEntry { target, fallthrough }),
-            Err(text) => report.mistake(format!("entry {number}: {text}")),
-        }
-        if entry == "off" {
-            warn_of_rest(rest, "off", report);
-            return entries;
+pub(super) fn parse_list(node: &Node, report: &mut Report) -> Vec<UpstreamEntry> {
+    let mut list = List::default();
+    let items = if let Node::List(items) = node { items } else { std::slice::from_ref(node) };
+    for item in items {
+        match item {
+            Node::Null => {}
+            Node::Scalar(text) => list.read_text(text, report),
+            Node::Map(_) | Node::List(_) => list.read_map(item, report),
         }
     }
-    if number == 0 {
+    if list.number == 0 {
         report.mistake("the list is empty; name an upstream, or \"off\" for none".to_owned());
     }
-    entries
+    list.entries
 }
 
-fn warn_of_rest(rest: &str, word: &str, report: &mut Report) {
-    if !rest.trim().is_empty() {
-        report.warning(format!("\"{word}\" ends the list: what follows it is never asked"));
+/// A list while it is read.
+#[derive(Default)]
+struct List {
+    entries: Vec<UpstreamEntry>,
+    /// How many were read, good or bad.
+    number: usize,
+    /// The word that ended the list; taken out once what follows it has been warned of.
+    ended_by: Option<&'static str>,
+    is_at_end: bool,
+}
+
+impl List {
+    /// Counts an entry; returns whether it is to be read at all.
+    fn begin(&mut self, report: &mut Report) -> bool {
+        if let Some(word) = self.ended_by.take() {
+            report.warning(format!("\"{word}\" ends the list: what follows it is never asked"));
+        }
+        self.number += 1;
+        !self.is_at_end
+    }
+
+    fn end(&mut self, word: &'static str) {
+        self.ended_by = Some(word);
+        self.is_at_end = true;
+    }
+
+    fn read_text(&mut self, text: &str, report: &mut Report) {
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.find([',', '|']).unwrap_or(rest.len());
+            let (entry, separator_and_rest) = rest.split_at(end);
+            let fallthrough = if separator_and_rest.starts_with('|') { Fallthrough::Pipe } else { Fallthrough::Comma };
+            rest = separator_and_rest.get(1..).unwrap_or("");
+            let entry = entry.trim();
+            if entry.is_empty() || !self.begin(report) {
+                continue;
+            }
+            match (entry, parse_target(entry)) {
+                ("direct", _) => self.end_directly(report),
+                (_, Ok(target)) => {
+                    if target == UpstreamTarget::Off {
+                        self.end("off");
+                    }
+                    self.entries.push(UpstreamEntry { target, fallthrough, route: UpstreamRoute::default() });
+                }
+                (_, Err(text)) => report.mistake(format!("entry {}: {text}", self.number)),
+            }
+        }
+    }
+
+    fn end_directly(&mut self, report: &mut Report) {
+        let why = "\"direct\" needs version control tools, which Larder does not run";
+        if self.entries.is_empty() && report.is_clean() {
+            report.mistake(format!("{why}; name an upstream, or \"off\" for none"));
+        } else {
+            report.warning(format!("{why}: the list ends before it; clients may add it to their own GOPROXY"));
+        }
+        self.end("direct");
+    }
+
+    fn read_map(&mut self, node: &Node, report: &mut Report) {
+        if !self.begin(report) {
+            return;
+        }
+        let mut found = Report::default();
+        if let Some(fields) = node.fields(&["url", route::KEYS[0], route::KEYS[1]], &mut found) {
+            let target = fields.required("url", &mut found).and_then(|url| match parse_target(url) {
+                Ok(UpstreamTarget::Off) => found.mistake_none("url: off stands alone, as a text"),
+                Ok(_) if url.contains([',', '|']) => found.mistake_none("url: one URL, not a list"),
+                Ok(target) => Some(target),
+                Err(text) => found.mistake_none(&format!("url: {text}")),
+            });
+            let route = route::read(&fields, target.as_ref(), &mut found);
+            if let Some(target) = target {
+                self.entries.push(UpstreamEntry { target, fallthrough: Fallthrough::Comma, route });
+            }
+        }
+        report.absorb(found, &format!("entry {}: ", self.number));
     }
 }
 
@@ -204,7 +270,7 @@ pub(super) fn parse_private(node: &Node, report: &mut Report) -> Vec<PrivateUpst
 }
 
 fn parse_private_entry(node: &Node, report: &mut Report) -> Option<PrivateUpstream> {
-    let entry = node.fields(&["pattern", "url", "auth"], report)?;
+    let entry = node.fields(&["pattern", "url", "auth", route::KEYS[0], route::KEYS[1]], report)?;
     let pattern = entry.required("pattern", report).and_then(|pattern| {
         if is_well_formed(pattern) {
             return Some(pattern.to_owned());
@@ -219,6 +285,7 @@ fn parse_private_entry(node: &Node, report: &mut Report) -> Option<PrivateUpstre
     let mut auth_report = Report::default();
     let auth = entry.node("auth").and_then(|auth| parse_auth(auth, &mut auth_report));
     report.absorb(auth_report, "auth: ");
+    let route = route::read(&entry, target.as_ref(), report);
     match (&target, &auth) {
         (Some(UpstreamTarget::Http(url)), Some(_)) if url.has_credentials() => {
             report.mistake("credentials stand both in url and in auth: keep one of them".to_owned());
@@ -233,7 +300,7 @@ fn parse_private_entry(node: &Node, report: &mut Report) -> Option<PrivateUpstre
         }
         _ => {}
     }
-    Some(PrivateUpstream { pattern: pattern?, target: target?, auth })
+    Some(PrivateUpstream { pattern: pattern?, target: target?, auth, route })
 }
 
 fn parse_auth(node: &Node, report: &mut Report) -> Option<UpstreamAuth> {
@@ -314,9 +381,17 @@ fn skip_class_character(text: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn scalar(text: &str) -> Node {
+        Node::Scalar(text.to_owned())
+    }
+
     fn list(text: &str) -> (String, Report) {
         let mut report = Report::default();
-        (print_list(&parse_list(text, &mut report)), report)
+        (print_list(&parse_list(&scalar(text), &mut report)), report)
+    }
+
+    fn map(fields: &[(&str, &str)]) -> Node {
+        Node::Map(fields.iter().map(|(key, value)| ((*key).to_owned(), scalar(value))).collect())
     }
 
     /// Lists read as GOPROXY reads them and print without their passwords.
@@ -365,6 +440,53 @@ mod tests {
             let (_, report) = list(text);
             let mistakes = report.mistakes.join("\n");
             assert!(mistakes.contains(expected) && !mistakes.contains("s3cret"), "{text}: {mistakes}");
+        }
+    }
+
+    /// Entries of a file may be maps that say how this one is reached; `direct` and `system` mean none of what all have.
+    #[test]
+    fn entries_with_a_route() {
+        let intranet = map(&[("url", "http://go.corp.example"), ("proxy", "direct"), ("dns", "system")]);
+        let tunnelled = map(&[("url", "https://a.example"), ("proxy", "socks5://u:s3cret@p:1,direct"), ("dns", "")]);
+        let named = map(&[("url", "https://b.example"), ("dns", "tls://dns.example,https://h/q?s3cret")]);
+        let mut report = Report::default();
+        let items = vec![intranet, scalar("https://c.example|"), tunnelled, scalar(""), named];
+        let entries = parse_list(&Node::List(items), &mut report);
+        assert!(report.is_clean(), "{report:?}");
+        assert_eq!(
+            print_list(&entries),
+            "http://go.corp.example (proxy direct, dns system),https://c.example|https://a.example (proxy \
+             socks5://***@p:1,direct),https://b.example (dns tls://dns.example:853,https://h/q?***)"
+        );
+        assert_eq!(entries[0].route.dns, Some(Vec::new()));
+        assert_eq!(entries[2].route.dns, None);
+        // One map is a list of one.
+        assert_eq!(parse_list(&map(&[("url", "https://a.example")]), &mut report).len(), 1);
+        assert!(report.is_clean(), "{report:?}");
+    }
+
+    /// What is wrong with a map is told with its place and without what stands there.
+    #[test]
+    fn mistakes_in_entries_with_a_route() {
+        let cases = [
+            (map(&[("proxy", "direct")]), "entry 2: url: missing"),
+            (
+                map(&[("url", "https://a.example"), ("prox", "s3cret")]),
+                "entry 2: prox: unknown key; did you mean proxy?",
+            ),
+            (map(&[("url", "https://a.example"), ("proxy", "s3cret://p")]), "entry 2: proxy: entry 1: the scheme"),
+            (map(&[("url", "https://a.example"), ("dns", "1.1.1.1,s3cret://p")]), "entry 2: dns: entry 2: the scheme"),
+            (map(&[("url", "https://a.example,https://s3cret")]), "entry 2: url: one URL"),
+            (map(&[("url", "off")]), "entry 2: url: off stands alone"),
+            (map(&[("url", "direct")]), "entry 2: url: not a URL"),
+            (map(&[("url", "file:///srv"), ("proxy", "direct")]), "entry 2: proxy and dns: only upstreams"),
+            (Node::List(vec![scalar("s3cret")]), "entry 2: not a map"),
+        ];
+        for (node, expected) in cases {
+            let mut report = Report::default();
+            parse_list(&Node::List(vec![scalar("https://z.example"), node]), &mut report);
+            let mistakes = report.mistakes.join("; ");
+            assert!(mistakes.starts_with(expected) && !mistakes.contains("s3cret"), "{expected}: {mistakes}");
         }
     }
 

@@ -72,6 +72,10 @@ pub(super) fn joined<T: Display>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
+pub(super) fn print_paths(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(",")
+}
+
 pub(super) fn port(text: &str) -> Result<u16, String> {
     number(text, 0, u32::from(u16::MAX)).and_then(|port| u16::try_from(port).map_err(|error| error.to_string()))
 }

@@ -35,6 +35,7 @@ mod response;
 use connector::{Connector, Failure};
 pub use error::Error;
 use error::innermost;
+use response::OfTheProxy;
 pub use response::{Response, ResponseBody};
 
 /// At most this many redirects are followed, as the go command does.
@@ -45,6 +46,12 @@ const IDLE_PER_HOST_MAX: usize = 10;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Receive window of one HTTP/2 stream: enough for 20 MB/s at 50 ms.
 const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// After so much silence on an HTTP/2 connection in use the other side is asked whether it is there, and has so long to
+/// answer. Together less than an answer or a stalled body is waited for, so that the next attempt is not made over a
+/// connection that died unnoticed.
+const H2_PING_AFTER: Duration = Duration::from_secs(8);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How long the steps of one request may take.
 #[derive(Clone, Debug)]
@@ -227,7 +234,7 @@ impl Egress {
             let host = Host::parse(url.host_str().unwrap_or_default());
             let to = Target { host, port: url.port_or_known_default().unwrap_or(80) };
             if !self.0.route.proxies.is_direct(&to) {
-                return self.send_by_a_way(&request).await;
+                return self.send_by_a_way(&request, &to).await;
             }
         }
         match self.send(&self.0.pool, request).await {
@@ -238,10 +245,10 @@ impl Egress {
     }
 
     /// Sends a request for plain http through the first way that can, over connections of that way.
-    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>) -> Result<Response, Error> {
+    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>, to: &Target) -> Result<Response, Error> {
         let proxies = &self.0.route.proxies;
         let mut way = proxies.preferred();
-        let mut refused: Vec<usize> = Vec::new();
+        let mut tried: Vec<usize> = Vec::new();
         let mut last = Error::Ended("no way out".to_owned());
         // Each round either answers, or finds another way to be the one; more rounds than that are a way that flaps.
         for _ in 0..=2 * self.0.of_ways.len() {
@@ -249,21 +256,30 @@ impl Egress {
             if let Some(authorization) = proxies.authorization(way) {
                 request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
             }
-            match self.send(&self.0.of_ways[way], request).await {
-                Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                    if !proxies.takes_requests(way) {
-                        return Ok(response);
-                    }
-                    last = proxies.note_not_let_in(way).into();
-                    refused.push(way);
-                    way = proxies.preferred();
-                    if refused.contains(&way) {
-                        break;
-                    }
-                }
-                Ok(response) => return Ok(response),
+            let response = match self.send(&self.0.of_ways[way], request).await {
+                Ok(response) => response,
                 Err(Failure::Failed(error)) => return Err(error),
-                Err(Failure::OtherWay(other)) => way = other,
+                Err(Failure::OtherWay(other)) if tried.contains(&other) => break,
+                Err(Failure::OtherWay(other)) => {
+                    way = other;
+                    continue;
+                }
+            };
+            if !proxies.takes_requests(way) {
+                return Ok(response);
+            }
+            last = match response::of_the_proxy(response.status, &response.headers) {
+                None => {
+                    proxies.note_let_in(way);
+                    return Ok(response);
+                }
+                Some(OfTheProxy::WhoAsks(said)) => proxies.note_not_let_in(way, &said).into(),
+                Some(OfTheProxy::CouldNot(said)) => proxies.could_not_reach(way, to, &said).into(),
+            };
+            tried.push(way);
+            match proxies.next(&tried) {
+                Some(next) => way = next,
+                None => break,
             }
         }
         Err(last)
@@ -291,8 +307,8 @@ fn pool(connector: Connector) -> Pool {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
         .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(H2_PING_AFTER)
+        .http2_keep_alive_timeout(H2_PING_TIMEOUT)
         .build(connector)
 }
 
@@ -310,3 +326,6 @@ fn classify(err: &ClientError) -> Failure {
     }
     Failure::Failed(Error::Ended(innermost(err)))
 }
+
+#[cfg(test)]
+mod tests;

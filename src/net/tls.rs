@@ -296,3 +296,6 @@ fn date(unix_seconds: u64) -> String {
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,13 @@ fn larder(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_larder")).args(args).env_clear().stdin(Stdio::null()).output().unwrap()
 }
 
+fn larder_with_env(args: &[&str], variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    let output = command.args(args).env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// The start prints exactly one line to copy, with the port that was picked, before it says that it is ready.
 #[test]
 fn the_line_to_copy_is_printed() {
@@ -92,14 +99,106 @@ fn mistakes_are_named() {
     }
 }
 
-/// Flags whose feature has not landed end the start with a text that says so.
+/// A setting whose feature has not landed ends the start with a text that says so.
 #[test]
 fn features_to_come_are_refused_clearly() {
-    for args in [["-proxy", "socks5://127.0.0.1:1080"], ["-dns", "tls://127.0.0.1:853"], ["-gosumdb", "sum.golang.org"]]
-    {
-        let output = larder(&args);
-        let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
-        assert!(!output.status.success() && text.contains("not yet"), "{args:?}: {text}");
+    let output = larder(&["-gosumdb", "sum.golang.org"]);
+    let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert!(!output.status.success() && text.contains("not yet"), "{text}");
+}
+
+/// A file of certificates that cannot be used ends the start with 64, and names the setting and the file.
+#[test]
+fn unusable_certificates_are_named() {
+    let folder = temp_dir();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "not a certificate\n").unwrap();
+    let empty = empty.to_str().unwrap();
+    for (args, named) in [
+        (["-ca", "/nonexistent/ca.pem"], "-ca: /nonexistent/ca.pem: "),
+        (["-ca", empty], "no certificate"),
+        (["-dns-ca", empty], "-dns-ca: "),
+    ] {
+        for command in ["serve", "check-config"] {
+            let all = [&[command, "-dns", "tls://192.0.2.1"], &args[..]].concat();
+            let output = larder(&all);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{all:?}: {text}");
+            assert!(text.contains(named), "{all:?}: {text}");
+        }
+    }
+}
+
+/// Every way of go-proxy to name a proxy and a DNS server starts, and the start-up lines say which way each goes,
+/// as does `check-config`; passwords are in neither.
+#[test]
+fn the_way_out_is_told() {
+    let upstream = Upstream::start();
+    let folder = temp_dir();
+    let config = folder.path().join("config.yaml");
+    let text = format!(
+        "private_upstreams:\n- {{pattern: rsc.io, url: \"{}\", proxy: direct}}\n\
+         - {{pattern: a.example, url: \"https://a.example\", dns: system}}\n",
+        upstream.url
+    );
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let larder = Start::upstream("off")
+        .args(["-config", config, "-dns", "tls://192.0.2.1:853,8.8.8.8"])
+        .args(["-proxy", "socks5://office:hunter2@192.0.2.9:1080", "-no-proxy", ".corp.example"])
+        .run();
+    larder.get(SMALL_ZIP).expect(200);
+    let checked = larder_with_env(
+        &["check-config", "-config", config, "-dns", "tls://192.0.2.1:853,8.8.8.8"],
+        &[("HTTP_PROXY", "socks5://office:hunter2@192.0.2.9:1080"), ("no_proxy", ".corp.example")],
+    );
+    for told in [larder.log(), checked] {
+        for expected in [
+            "proxy      socks5://***@192.0.2.9:1080, given addresses",
+            "no proxy   for .corp.example",
+            "dns        tls://192.0.2.1:853 through socks5://***@192.0.2.9:1080",
+            "dns        udp://8.8.8.8:53 directly",
+            &format!("upstream   {} for rsc.io directly", upstream.url),
+            "upstream   https://a.example for a.example, its name looked up by the system's resolver",
+        ] {
+            assert!(told.contains(expected), "{expected}\n{told}");
+        }
+        assert!(!told.contains("hunter2") && !told.contains("office"), "{told}");
+    }
+}
+
+/// Every command of go-proxy's documentation that names a proxy or a DNS server serves what is stored; nobody is asked
+/// before somebody asks for more.
+#[test]
+fn go_proxys_ways_out_start() {
+    let upstream = Upstream::start();
+    let cache = temp_dir();
+    Start::on(&upstream).cache(cache.path()).run().hit(SMALL_ZIP);
+    let flags = [
+        "-proxy http://proxy-server:8080",
+        "-proxy socks5://socks5-server:1080",
+        "-proxy socks5h://socks5-server:1080",
+        "-dns 8.8.8.8:53",
+        "-dns udp://8.8.8.8:53",
+        "-dns https://cloudflare-dns.com/dns-query",
+        "-dns https://dns.google/resolve",
+        "-dns https://1.1.1.1/dns-query",
+        "-dns tls://1.1.1.1:853",
+        "-dns quic://dns.adguard.com:853",
+        "-dns 8.8.8.8:53 -proxy socks5://socks5-server:1080",
+        "-dns https://cloudflare-dns.com/dns-query -proxy http://proxy:8080",
+        "-dns tls://1.1.1.1:853 -proxy socks5://socks5-server:1080",
+    ];
+    let variables = ["HTTP_PROXY http://proxy-server:8080", "SOCKS5_PROXY socks5://s:1080", "DNS_SERVER 8.8.8.8:53"];
+    let flags = flags.iter().map(|words| (words.split(' ').collect::<Vec<_>>(), None));
+    let variables = variables.iter().map(|words| (Vec::new(), words.split_once(' ')));
+    for (words, variable) in flags.chain(variables) {
+        let start = words
+            .chunks(2)
+            .fold(Start::upstream("off").cache(cache.path()), |start, pair| start.args([pair[0], pair[1]]));
+        let mut larder = variable.into_iter().fold(start, |start, (name, value)| start.env(name, value)).run();
+        assert!(larder.get(SMALL_ZIP).expect(200).is_hit(), "{words:?} {variable:?}");
+        larder.stop();
     }
 }
 

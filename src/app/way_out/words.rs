@@ -1,0 +1,79 @@
+//! What people are told of the way out, at a start and by `check-config`.
+//!
+//! Called by `way_out`, `announce` and `upstreams`; calls `config` and `net` for names, which come masked from there: no
+//! secret gets into a line.
+
+use crate::config::{Config, ProxyEntry, ProxyKind, UpstreamRoute};
+use crate::net::egress::{Egress, Route};
+use crate::net::target::Host;
+
+/// What a line is about, and what it says.
+pub(in crate::app) type Line = (&'static str, String);
+
+/// Returns the lines for the way that all upstreams share; nothing for a direct one with the system's resolver.
+pub(super) fn lines(config: &Config, of_all: &Route) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for (index, entry) in config.proxies.iter().enumerate() {
+        let then = if index == 0 { "" } else { "then " };
+        match entry {
+            ProxyEntry::Direct if config.proxies.len() == 1 => {}
+            ProxyEntry::Direct => lines.push(("proxy", format!("{then}none, directly"))),
+            ProxyEntry::Server(server) => {
+                let who = match server.kind {
+                    ProxyKind::Socks5 => "given addresses: names of upstreams are resolved here",
+                    ProxyKind::Http | ProxyKind::Https | ProxyKind::Socks5h => "given names, which it resolves itself",
+                };
+                lines.push(("proxy", format!("{then}{entry}, {who}")));
+            }
+        }
+    }
+    if of_all.proxies.has_proxies() && !config.no_proxy.is_empty() {
+        lines.push(("no proxy", format!("for {}", config.no_proxy)));
+    }
+    lines.extend(of_all.resolver.ways().into_iter().map(|way| ("dns", way)));
+    if of_all.proxies.resolves_names() && !of_all.resolver.is_system() {
+        let text = "not asked for the names of upstreams, which the proxy resolves; only for what no proxy leads to";
+        lines.push(("dns", text.to_owned()));
+    }
+    let servers = config.dns_bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ");
+    if !servers.is_empty() {
+        lines.push(("bootstrap", format!("{servers} directly, for the names of proxies and DNS servers")));
+    } else if has_names(config) {
+        lines.push(("bootstrap", "the system's resolver, for the names of proxies and DNS servers".to_owned()));
+    }
+    for (files, whom) in [(&config.ca, "everybody"), (&config.dns_ca, "DNS servers")] {
+        lines.extend(files.iter().map(|path| ("trusts", format!("{} too, for {whom}", path.display()))));
+    }
+    lines
+}
+
+/// Tells whether a proxy or a DNS server is named by a name.
+fn has_names(config: &Config) -> bool {
+    let routes = config.upstreams.iter().map(|entry| &entry.route);
+    let routes: Vec<_> = routes.chain(config.private_upstreams.iter().map(|entry| &entry.route)).collect();
+    let proxies = routes.iter().filter_map(|route| route.proxies.as_ref()).chain([&config.proxies]).flatten();
+    let dns = routes.iter().filter_map(|route| route.dns.as_ref()).chain([&config.dns]).flatten();
+    let of_proxies = proxies.filter_map(|entry| match entry {
+        ProxyEntry::Direct => None,
+        ProxyEntry::Server(server) => Some(&server.host),
+    });
+    of_proxies.chain(dns.map(|server| &server.host)).any(|host| matches!(host, Host::Name(_)))
+}
+
+/// Returns how one upstream is reached, to follow its name: nothing if as all others.
+pub(in crate::app) fn of_one(own: &UpstreamRoute, egress: &Egress) -> String {
+    let Route { proxies, resolver } = egress.route();
+    let way = own.proxies.as_ref().map(|_| {
+        if proxies.has_proxies() {
+            format!(" through {}", proxies.names().join(", then "))
+        } else {
+            " directly".to_owned()
+        }
+    });
+    let look_up = own.dns.as_ref().filter(|_| !proxies.resolves_names()).map(|_| {
+        let ways = resolver.ways();
+        let by = if ways.is_empty() { "the system's resolver".to_owned() } else { ways.join(", then ") };
+        format!(", its name looked up by {by}")
+    });
+    way.unwrap_or_default() + &look_up.unwrap_or_default()
+}
