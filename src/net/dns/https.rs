@@ -259,5 +259,6 @@ fn plain_words(err: &hyper::Error) -> String {
     while let Some(cause) = deepest.source() {
         deepest = cause;
     }
-    deepest.to_string()
+    let text = deepest.to_string();
+    if text.starts_with("stream error received") { "the server broke the request off".to_owned() } else { text }
 }

@@ -22,6 +22,7 @@ use crate::net::candidates::Miss;
 use crate::net::dns::cache::interleave;
 use crate::net::dns::exchange::{self, Connection, QUESTIONS_MAX};
 use crate::net::dns::https::{self, KnownForm};
+use crate::net::dns::quic::Quic;
 use crate::net::dns::reply::{Data, Dress, Family, Meaning, Question, Reply};
 use crate::net::dns::{Boxed, Reach, ServerConfig, Transport};
 use crate::net::tls::Trust;
@@ -97,6 +98,7 @@ pub(crate) struct Server {
     transport: Transport,
     reach: Arc<dyn Reach>,
     tls: Option<Arc<ClientConfig>>,
+    quic: Option<Quic>,
     slot: Mutex<Slot>,
     connecting: tokio::sync::Mutex<()>,
     questions: Semaphore,
@@ -122,13 +124,15 @@ impl Server {
             // Some servers refuse whoever names a protocol they do not.
             Transport::Tls => Some(trust.client(&[])),
             Transport::Https => Some(trust.client(&[b"h2", b"http/1.1"])),
-            Transport::Quic => Some(trust.client(&[b"doq"])),
+            Transport::Quic => None,
         };
+        let quic = (transport == Transport::Quic).then(|| Quic::new(trust));
         Self {
             config: Arc::new(config),
             transport,
             reach,
             tls,
+            quic,
             slot: Mutex::default(),
             connecting: tokio::sync::Mutex::new(()),
             questions: Semaphore::new(QUESTIONS_MAX),
@@ -370,15 +374,12 @@ impl Server {
 
     async fn connect(&self) -> Result<Connection, String> {
         let config = &self.config;
-        let (tls, is_https) = match (self.transport, &self.tls) {
-            (Transport::Quic, Some(tls)) => {
-                let addresses = self.reach.addresses(config).await?;
-                return exchange::connect_quic(&addresses, config.port, &config.host, tls).await;
-            }
-            (transport, tls) => (tls.as_ref(), transport == Transport::Https),
-        };
-        let stream = self.reach.open(config, tls).await?;
-        if is_https {
+        if let Some(quic) = &self.quic {
+            let addresses = self.reach.addresses(config).await?;
+            return quic.connect(&addresses, config.port, &config.host).await.map(Connection::Quic);
+        }
+        let stream = self.reach.open(config, self.tls.as_ref()).await?;
+        if self.transport == Transport::Https {
             let form = Arc::clone(&self.form);
             let connection = https::Connection::over(stream, Arc::clone(config), form, &self.tasks).await?;
             return Ok(Connection::Https(connection));
