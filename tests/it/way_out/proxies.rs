@@ -162,15 +162,17 @@ fn wrong_passwords_are_called_that() {
             let host = rest.rsplit_once('@').unwrap().1;
             let known = if scheme == "socks5" { NEAR } else { FAR };
             for user in ["", "user:Wr%6Fng-one@", "other:Wr%6Fng-one@"] {
-                let proxy = format!("{start}://{user}{host}");
-                let larder = ground.start(&proxy, &format!("https://{}", known[0])).run();
-                let answer = larder.get(SMALL_ZIP);
-                let name = format!("proxy: {start}://{}{host}: ", if user.is_empty() { "" } else { "***@" });
-                let text = answer.text();
-                assert!(is_reason(&answer), "{program:?}, {proxy}: {text}");
-                assert!(text.contains(&name) && text.contains("password"), "{program:?}, {proxy}: {text}");
-                let all = larder.log() + text + larder.get("/health").text();
-                assert!(!all.contains("Wr%6Fng") && !all.contains("Wrong-one"), "{proxy}: {all}");
+                for face in ["https", "http"] {
+                    let proxy = format!("{start}://{user}{host}");
+                    let larder = ground.start(&proxy, &format!("{face}://{}", known[0])).run();
+                    let answer = larder.get(SMALL_ZIP);
+                    let name = format!("proxy: {start}://{}{host}: ", if user.is_empty() { "" } else { "***@" });
+                    let (text, way) = (answer.text(), format!("{program:?}, {proxy} to {face}"));
+                    assert!(is_reason(&answer), "{way}: {text}");
+                    assert!(text.contains(&name) && text.contains("password"), "{way}: {text}");
+                    let all = larder.log() + text + larder.get("/health").text();
+                    assert!(!all.contains("Wr%6Fng") && !all.contains("Wrong-one"), "{way}: {all}");
+                }
             }
         }
     }
@@ -205,6 +207,11 @@ fn what_real_proxies_refuse() {
         (format!("socks5h://{at}:2000"), "https://unknown.test".to_owned(), "failed"),
         (format!("http://{at}:3001"), "https://unknown.test".to_owned(), "50"),
         (format!("http://{at}:4001"), "https://unknown.test".to_owned(), "50"),
+        // The same for requests that the proxy is given whole.
+        (format!("http://{at}:3001"), format!("http://{}:4444", FAR[0]), "50"),
+        (format!("http://{at}:4001"), format!("http://{}:4444", FAR[0]), "503"),
+        (format!("http://{at}:3001"), "http://unknown.test".to_owned(), "50"),
+        (format!("http://{at}:4001"), "http://unknown.test".to_owned(), "50"),
         // A name that Larder does not know: the proxy has nothing to do with it.
         (format!("socks5://{at}:2000"), "https://unknown.test".to_owned(), "dns: "),
     ] {
