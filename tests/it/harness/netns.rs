@@ -37,11 +37,18 @@ static SETTING_UP: Mutex<()> = Mutex::new(());
 static SWEPT: LazyLock<()> = LazyLock::new(|| {
     for name in file_names(NAMESPACES).chain(file_names(ETC)) {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        if owner.is_some_and(|pid| !is_test(pid)) {
             remove_namespace(&name);
         }
     }
 });
+
+/// Returns whether this process is a test binary that runs: what was killed has no program any more, even where nobody
+/// has taken note of its end, and a number that was given anew has another one.
+fn is_test(pid: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("it-")))
+}
 
 fn file_names(folder: &str) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
