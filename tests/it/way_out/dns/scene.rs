@@ -129,13 +129,13 @@ impl Scene {
 impl Scene {
     /// Begins a Larder on `host` with this upstream and both authorities.
     pub(super) fn start(&self, host: &Host, upstream: &str) -> Start {
+        self.place(host, Start::upstream(upstream))
+    }
+
+    /// Puts a Larder on `host` and gives it both authorities.
+    pub(super) fn place(&self, host: &Host, start: Start) -> Start {
         let dns = self.authority.file();
-        Start::upstream(upstream).inside(host).args([
-            "-ca",
-            self.upstream.authority(),
-            "-dns-ca",
-            dns.to_str().unwrap(),
-        ])
+        start.inside(host).args(["-ca", self.upstream.authority(), "-dns-ca", dns.to_str().unwrap()])
     }
 
     /// Returns every name and address that a DNS server may have in this scene.
