@@ -94,6 +94,26 @@ fn rules() {
     assert!(watch.packets().is_empty(), "{:?}", watch.packets());
 }
 
+/// The names of a DNS server and of the proxy to it are found at the servers of `-dns-bootstrap`; nobody else is asked for
+/// them, and these are asked for nothing else.
+#[test]
+fn names_of_proxies() {
+    let Some(scene) = Scene::new() else { return };
+    let watch = scene.blocked.watch_port_53().unwrap();
+    for scheme in ["socks5", "socks5h"] {
+        let words = format!(
+            "-dns tls://{} -proxy {scheme}://proxy.test:{SOCKS_PORT} -dns-bootstrap {}",
+            server_name(UNBOUND, false),
+            scene.bootstrap(true)
+        );
+        let larder = with(scene.start(&scene.blocked, "https://mirror.test"), &flags(words)).run();
+        larder.get(MODULE).expect(200);
+    }
+    assert_eq!(watch.others(), scene.bootstraps()[1..]);
+    let packets = watch.packets();
+    assert!(packets.iter().all(|packet| !packet.text.contains("mirror")), "{packets:?}");
+}
+
 /// The name of a DNS server is found in the hosts file, at the servers of `-dns-bootstrap`, whatever they speak, or else by
 /// the system's resolver, which is never asked for an upstream; if it is not found, the client reads whose name it was.
 #[test]

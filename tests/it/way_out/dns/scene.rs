@@ -191,7 +191,8 @@ fn zone(office: Wire, outside: Wire) -> Zone {
         .add("office.test", office.v4(UPSTREAM))
         .add("office.test", office.v6(UPSTREAM))
         .add("half.test", outside.v4(UPSTREAM))
-        .add("half.test", outside.v6(NOBODY));
+        .add("half.test", outside.v6(NOBODY))
+        .add("proxy.test", office.v4(PROXY));
     for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
         zone = zone.add(name, outside.v4(UPSTREAM));
     }
