@@ -244,7 +244,7 @@ fn what_real_proxies_refuse() {
         (format!("http://{at}:3001"), format!("https://{}:4444", FAR[0]), "50"),
         (format!("http://{at}:4001"), format!("https://{}:4444", FAR[0]), "503"),
         // A name that the proxy does not know.
-        (format!("socks5h://{at}:2000"), "https://unknown.test".to_owned(), "failed"),
+        (format!("socks5h://{at}:2000"), "https://unknown.test".to_owned(), "failure"),
         (format!("http://{at}:3001"), "https://unknown.test".to_owned(), "50"),
         (format!("http://{at}:4001"), "https://unknown.test".to_owned(), "50"),
         // The same for requests that the proxy is given whole.

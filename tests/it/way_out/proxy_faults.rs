@@ -70,7 +70,7 @@ fn each_fault_names_the_proxy() {
         (Fault::Greets("SSH-2.0-OpenSSH_9.2\r\n"), socks, "SOCKS"),
         (Fault::Greets("SSH-2.0-OpenSSH_9.2\r\n"), http, "HTTP"),
         (Fault::WrongPassword, all.as_slice(), "wrong user name or password"),
-        (Fault::Reply(1), socks, "it failed, without saying why"),
+        (Fault::Reply(1), socks, "general failure"),
         (Fault::Reply(2), socks, "not allowed"),
         (Fault::Reply(3), socks, "unreachable"),
         (Fault::Reply(4), socks, "unreachable"),
