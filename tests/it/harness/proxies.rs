@@ -236,11 +236,11 @@ fn squid(host: &Host, port: u16, password: Option<&str>, rules: &str) -> Server 
         text.push_str("http_access allow all\n");
     }
     std::fs::write(file("squid.conf"), text).unwrap();
-    // A name of its own for what it shares in memory.
-    let service = format!("larder{}p{port}", std::process::id());
-    let args = ["-N", "-n", &service, "-f", file("squid.conf").to_str().unwrap()].map(str::to_owned);
+    // What it shares in memory would stay behind when it is killed: it gets a place for that of its own.
+    let script = "mount -t tmpfs tmpfs /dev/shm && exec squid -N -f \"$1\"";
+    let args = ["-c", script, "sh", file("squid.conf").to_str().unwrap()].map(str::to_owned);
     let log = Some(file("access"));
-    Server { process: host.spawn("squid", &args), port, log, folder: Some(folder) }
+    Server { process: host.spawn("sh", &args), port, log, folder: Some(folder) }
 }
 
 fn output_of(command: &mut Command) -> String {
