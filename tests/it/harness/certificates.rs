@@ -69,30 +69,31 @@ impl Authority {
     }
 
     /// Signs a certificate for these names and addresses, valid from 2024 to 2049.
-    pub(crate) fn sign(&self, hosts: &[&str]) -> Certificate {
+    pub(crate) fn sign(&self, hosts: &[impl AsRef<str>]) -> Certificate {
         self.sign_until(hosts, "20500101000000Z")
     }
 
     /// Signs a certificate that ended on 1 May 2024.
-    pub(crate) fn sign_expired(&self, hosts: &[&str]) -> Certificate {
+    pub(crate) fn sign_expired(&self, hosts: &[impl AsRef<str>]) -> Certificate {
         self.sign_until(hosts, "20240501000000Z")
     }
 
-    fn sign_until(&self, hosts: &[&str], until: &str) -> Certificate {
+    fn sign_until(&self, hosts: &[impl AsRef<str>], until: &str) -> Certificate {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let file = |extension: &str| self.path(&format!("{number}.{extension}"));
         let (certificate, key, request, extensions) = (file("pem"), file("key.pem"), file("csr"), file("ext"));
         let names: Vec<_> = hosts
             .iter()
-            .map(|host| match host.parse::<std::net::IpAddr>() {
+            .map(AsRef::as_ref)
+            .map(|host: &str| match host.parse::<std::net::IpAddr>() {
                 Ok(address) => format!("IP:{address}"),
                 Err(_) => format!("DNS:{host}"),
             })
             .collect();
         let usage = "extendedKeyUsage = serverAuth\nbasicConstraints = critical, CA:FALSE\n";
         std::fs::write(&extensions, format!("subjectAltName = {}\n{usage}", names.join(","))).unwrap();
-        let subject = format!("/CN={}", hosts[0]);
+        let subject = format!("/CN={}", hosts[0].as_ref());
         self.openssl(
             &["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", &subject],
             &["-keyout", text(&key), "-out", text(&request)],

@@ -31,6 +31,12 @@ impl Zone {
         (!of_name.is_empty()).then(|| of_name.into_iter().filter(|address| address.is_ipv6() == is_v6).collect())
     }
 
+    /// Returns its names, each once.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let names: std::collections::BTreeSet<_> = self.0.iter().map(|(name, _)| name.as_str()).collect();
+        names.into_iter().collect()
+    }
+
     /// Returns it as a hosts file.
     pub(crate) fn hosts_file(&self) -> String {
         self.0.iter().map(|(name, address)| format!("{address} {name}\n")).collect()
@@ -59,7 +65,7 @@ impl Place<'_> {
 
     fn folder(self, program: &str) -> PathBuf {
         let folder = self.host.folder().join(format!("{program}-{}", self.number));
-        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir_all(&folder).unwrap();
         folder
     }
 }

@@ -193,6 +193,12 @@ impl Drop for Net {
     }
 }
 
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.name)
+    }
+}
+
 /// A machine in a [`Net`]; a handle that can be cloned.
 #[derive(Clone)]
 pub(crate) struct Host(Arc<Inner>);

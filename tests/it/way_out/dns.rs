@@ -1,6 +1,9 @@
 //! DNS servers of the user's choice: every way to ask, every way to fail, and nobody else is asked.
 
+mod faults;
+mod routes;
 mod scene;
+mod states;
 
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,7 +1,7 @@
 //! A DNS server that speaks only the JSON form of DNS over HTTPS, at `/resolve?name=NAME&type=TYPE`.
 //!
 //! Answers look as those of public resolvers: `{"Status":0,"Answer":[{"name":"a.test.","type":1,"TTL":60,"data":"…"}]}`. A
-//! question in the binary form of RFC 8484 is a bad request here, as it is there.
+//! question in the binary form of RFC 8484 is a bad request here, as it is there. It fails for `servfail.test`.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -108,6 +108,7 @@ fn answer(zone: &Zone, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let name = name.trim_end_matches('.');
     let question = json!([{ "name": format!("{name}."), "type": code }]);
     let body = match zone.find(name, is_v6) {
+        None if name == "servfail.test" => json!({ "Status": 2, "Question": question }),
         None => json!({ "Status": 3, "Question": question }),
         Some(addresses) => {
             let answers: Vec<_> = addresses

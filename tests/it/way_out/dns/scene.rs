@@ -22,21 +22,39 @@ pub(super) const KRESD: u8 = 55;
 pub(super) const HICKORY: u8 = 56;
 pub(super) const JSON: u8 = 57;
 
-/// The number of the upstream, the proxy and the liar on every wire.
+/// The numbers of the upstream, the proxy and the liar on every wire.
 const UPSTREAM: u8 = 20;
 const PROXY: u8 = 30;
-const LIAR: u8 = 66;
+pub(super) const LIAR: u8 = 66;
+/// Nobody has this number.
+pub(super) const NOBODY: u8 = 99;
+
+/// What dnsdist does with names that are there for it: it fails, it says that the answer does not fit, it is late.
+const RULES: &str = "\
+addAction(QNameRule('servfail.test.'), RCodeAction(DNSRCode.SERVFAIL))
+addAction(QNameRule('servfail-at-one.test.'), RCodeAction(DNSRCode.SERVFAIL))
+addAction(QNameRule('other.test.'), RCodeAction(DNSRCode.NXDOMAIN))
+addAction(AndRule({QNameRule('truncated.test.'), TCPRule(false)}), TCAction())
+addAction(QNameRule('slow.test.'), DelayAction(300))
+addAction(QNameRule('brief.test.'), SpoofAction({'198.51.100.20', '2001:db8:2::14'}, {ttl=1}))
+";
+
+/// An upstream whose address holds for a second, if it is dnsdist that says so.
+pub(super) const BRIEF: &str = "https://brief.test";
 
 pub(super) const SOCKS_PORT: u16 = 1080;
 pub(super) const HTTP_PORT: u16 = 3128;
+/// An HTTP proxy that leads to port 443 only.
+pub(super) const REFUSING_PORT: u16 = 3129;
 
 /// Everything that runs; it ends in this order.
 pub(super) struct Scene {
     pub(super) servers: Servers,
     _liar: Process,
-    _proxies: [proxies::Server; 2],
+    _proxies: [proxies::Server; 3],
     pub(super) upstream: Upstream,
     pub(super) authority: Authority,
+    pub(super) zone: Zone,
     pub(super) blocked: Host,
     pub(super) open: Host,
     pub(super) dns: Host,
@@ -78,27 +96,29 @@ impl Scene {
             .add("mirror4.test", outside.v4(UPSTREAM))
             .add("mirror6.test", outside.v6(UPSTREAM))
             .add("office.test", office.v4(UPSTREAM))
-            .add("office.test", office.v6(UPSTREAM));
-        let mut names = vec!["dns.test".to_owned()];
+            .add("office.test", office.v6(UPSTREAM))
+            .add("half.test", outside.v4(UPSTREAM))
+            .add("half.test", outside.v6(NOBODY));
+        for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
+            zone = zone.add(name, outside.v4(UPSTREAM));
+        }
         for number in [UNBOUND, DNSDIST, KRESD, HICKORY, JSON] {
-            for address in [IpAddr::from(outside.v4(number)), outside.v6(number).into()] {
-                let name = server_name(number, address.is_ipv6());
-                zone = zone.add(&name, address);
-                names.extend([name, address.to_string()]);
-            }
+            zone = zone.add(&server_name(number, false), outside.v4(number));
+            zone = zone.add(&server_name(number, true), outside.v6(number));
         }
         proxy.hosts_file(&zone.hosts_file());
         for host in [&blocked, &open] {
             host.resolv_conf(&format!("nameserver {}\noptions timeout:1 attempts:1\n", office.v4(LIAR)));
         }
-        let certificate = authority.sign(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let certificate = authority.sign(&server_hosts(&zone, outside));
         let at = |number| Place { host: &dns, wire: outside, number };
-        let (certificate, zone) = (&certificate, &zone);
+        let certificate = &certificate;
         // Together: each of them takes some time to answer.
         let (servers, liar) = std::thread::scope(|scope| {
+            let zone = &zone;
             let bootstrap = [office.v4(UNBOUND).into(), office.v6(UNBOUND).into()];
             let unbound = scope.spawn(move || dns::unbound(at(UNBOUND), &bootstrap, certificate, zone));
-            let dnsdist = scope.spawn(move || dns::dnsdist(at(DNSDIST), certificate, zone, ""));
+            let dnsdist = scope.spawn(move || dns::dnsdist(at(DNSDIST), certificate, zone, RULES));
             let kresd = scope.spawn(move || dns::kresd(at(KRESD), certificate, zone));
             let hickory = scope.spawn(move || dns::hickory(at(HICKORY), certificate, zone));
             let place = Place { host: &liar, wire: office, number: LIAR };
@@ -111,15 +131,16 @@ impl Scene {
         let proxies = [
             proxies::Server::start(Program::Microsocks, &proxy, SOCKS_PORT, false)?,
             proxies::Server::start(Program::Tinyproxy, &proxy, HTTP_PORT, false)?,
+            proxies::Server::refusing(Program::Tinyproxy, &proxy, REFUSING_PORT, 443 ^ 1)?,
         ];
-        let upstream =
-            Upstream::inside(&away, &["mirror.test", "mirror4.test", "mirror6.test", "office.test"], &fixture(), &[]);
+        let upstream = Upstream::inside(&away, &zone.names(), &fixture(), &[]);
         Some(Self {
             servers,
             _liar: liar,
             _proxies: proxies,
             upstream,
             authority,
+            zone,
             blocked,
             open,
             dns,
@@ -142,9 +163,19 @@ impl Scene {
         ])
     }
 
+    /// Returns every name and address that a DNS server may have in this scene.
+    pub(super) fn server_hosts(&self) -> Vec<String> {
+        server_hosts(&self.zone, self.outside)
+    }
+
     /// Returns the address of a DNS server.
     pub(super) fn address(&self, number: u8, is_v6: bool) -> IpAddr {
         if is_v6 { self.outside.v6(number).into() } else { self.outside.v4(number).into() }
+    }
+
+    /// Returns the upstream's address outside.
+    pub(super) fn upstream_address(&self) -> IpAddr {
+        self.outside.v4(UPSTREAM).into()
     }
 
     /// Returns the addresses in the office at which unbound answers plain questions.
@@ -166,4 +197,11 @@ impl Scene {
 /// Returns the name of a server that leads to its address of one family.
 pub(super) fn server_name(number: u8, is_v6: bool) -> String {
     format!("dns{number}-{}.test", if is_v6 { "v6" } else { "v4" })
+}
+
+fn server_hosts(zone: &Zone, outside: Wire) -> Vec<String> {
+    let names = zone.names().into_iter().filter(|name| name.starts_with("dns")).map(str::to_owned);
+    names
+        .chain((UNBOUND..LIAR + 20).flat_map(|number| [outside.v4(number).to_string(), outside.v6(number).to_string()]))
+        .collect()
 }

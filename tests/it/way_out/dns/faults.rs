@@ -1,0 +1,171 @@
+//! What a client reads when DNS fails: which step, which server, and why; and what fails without anybody noticing.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Instant;
+
+use super::scene::{DNSDIST, HICKORY, JSON, LIAR, NOBODY, Scene, UNBOUND};
+use super::{Scheme, for_all};
+use crate::harness::dns::{self, Place};
+use crate::harness::proxies::bracketed;
+use crate::harness::{Authority, Process};
+
+/// The servers of this file: one for each thing that can be wrong with a certificate, by hands that speak TLS and HTTPS,
+/// and by one that speaks QUIC.
+const EXPIRED: [u8; 2] = [71, 72];
+const OTHER_NAME: [u8; 2] = [73, 74];
+const STRANGER: [u8; 2] = [75, 76];
+/// Takes what comes and never says a word.
+const MUTE: u8 = 77;
+/// Nothing listens there.
+const DOWN: u8 = 78;
+
+/// Servers with something wrong.
+struct Broken {
+    #[expect(dead_code, reason = "kept until the test ends")]
+    processes: Vec<Process>,
+    #[expect(dead_code, reason = "kept until the test ends")]
+    sockets: (Vec<TcpListener>, Vec<UdpSocket>),
+}
+
+impl Broken {
+    fn new(scene: &Scene, stranger: &Authority) -> Self {
+        let expired = scene.authority.sign_expired(&scene.server_hosts());
+        let other_name = scene.authority.sign(&["elsewhere.test".to_owned()]);
+        let of_a_stranger = stranger.sign(&scene.server_hosts());
+        for number in EXPIRED.into_iter().chain(OTHER_NAME).chain(STRANGER).chain([MUTE, DOWN]) {
+            scene.dns.add_address(scene.outside, number);
+        }
+        let processes = std::thread::scope(|scope| {
+            let mut starting = Vec::new();
+            for (numbers, certificate) in [(EXPIRED, &expired), (OTHER_NAME, &other_name), (STRANGER, &of_a_stranger)] {
+                let at = |number| Place { host: &scene.dns, wire: scene.outside, number };
+                let (tls, quic) = (at(numbers[0]), at(numbers[1]));
+                starting.push(scope.spawn(move || dns::dnsdist(tls, certificate, &scene.zone, "")));
+                starting.push(scope.spawn(move || dns::hickory(quic, certificate, &scene.zone)));
+            }
+            starting.into_iter().map(|server| server.join().unwrap()).collect()
+        });
+        let mute = scene.address(MUTE, false);
+        let sockets = scene.dns.inside(|| {
+            let tcp = [53, 443, 853].map(|port| TcpListener::bind(SocketAddr::new(mute, port)).unwrap());
+            let udp = [53, 853].map(|port| UdpSocket::bind(SocketAddr::new(mute, port)).unwrap());
+            (tcp.into(), udp.into())
+        });
+        Self { processes, sockets }
+    }
+}
+
+/// A fault: the servers, the upstream, and what the client's error text says.
+#[derive(Debug)]
+struct Fault {
+    servers: String,
+    upstream: &'static str,
+    says: Vec<String>,
+}
+
+impl Fault {
+    fn new(servers: &str, upstream: &'static str, says: &[&str]) -> Self {
+        Self { servers: servers.to_owned(), upstream, says: says.iter().map(ToString::to_string).collect() }
+    }
+}
+
+fn faults(scene: &Scene) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut add = |servers: &str, upstream, says: &[&str]| faults.push(Fault::new(servers, upstream, says));
+    let at = |number| scene.address(number, false).to_string();
+    for scheme in Scheme::ALL {
+        let is_quic = scheme == Scheme::Quic;
+        let broken = |numbers: [u8; 2]| scheme.server(&at(numbers[usize::from(is_quic)]));
+        if !matches!(scheme, Scheme::Udp | Scheme::Tcp | Scheme::Json) {
+            let (expired, other, stranger) = (broken(EXPIRED), broken(OTHER_NAME), broken(STRANGER));
+            add(&expired, "https://mirror.test", &[&expired, "certificate expired on 2024-05-01"]);
+            add(&other, "https://mirror.test", &[&other, "certificate is for elsewhere.test, not for"]);
+            add(&stranger, "https://mirror.test", &[&stranger, "certificate of an unknown authority"]);
+        }
+        let good = scheme.server(&at(scheme.number()));
+        add(&good, "https://missing.test", &[&good, "missing.test", "no such name"]);
+        // hickory-dns knows its zone and no more; the others are told to fail.
+        let (failing, name, says) = match scheme {
+            Scheme::Quic => (scheme.server(&at(HICKORY)), "https://mirror.example", "REFUSED"),
+            Scheme::Json => (scheme.server(&at(JSON)), "https://servfail.test", "SERVFAIL"),
+            _ => (scheme.server(&at(DNSDIST)), "https://servfail.test", "SERVFAIL"),
+        };
+        add(&failing, name, &[&failing, says]);
+        let down = scheme.server(&at(DOWN));
+        // QUIC has no refusal that its library passes on.
+        add(&down, "https://mirror.test", &[&down, if is_quic { "" } else { "refused" }]);
+        let mute = scheme.server(&at(MUTE));
+        add(&mute, "https://mirror.test", &[&mute, "within"]);
+        let nobody = scheme.server(&at(NOBODY));
+        add(&nobody, "https://mirror.test", &[&nobody]);
+    }
+    // Something else than DNS is there.
+    let not_tls = format!("tls://{}:53", at(UNBOUND));
+    add(&not_tls, "https://mirror.test", &[&not_tls]);
+    let no_page = format!("https://{}/elsewhere", at(UNBOUND));
+    add(&no_page, "https://mirror.test", &[&no_page, "404"]);
+    // Of several, each says why.
+    let (down, failing) = (Scheme::Tls.server(&at(DOWN)), Scheme::Https.server(&at(DNSDIST)));
+    add(&format!("{down},{failing}"), "https://servfail.test", &[&down, "refused", &failing, "SERVFAIL"]);
+    // A name that does not exist for one does not exist.
+    let (first, second) = (Scheme::Tcp.server(&at(DNSDIST)), Scheme::Tcp.server(&at(UNBOUND)));
+    add(&format!("{first},{second}"), "https://other.test", &[&first, "no such name"]);
+    faults
+}
+
+/// Whatever is wrong with a DNS server, the client's error text names the step, the server and the reason.
+#[test]
+fn every_fault_is_named() {
+    let Some(scene) = Scene::new() else { return };
+    let Some(stranger) = Authority::new("Nobody Knows Me") else { return };
+    let _broken = Broken::new(&scene, &stranger);
+    for_all(faults(&scene), |fault| {
+        let larder = scene.start(&scene.open, fault.upstream).args(["-dns", &fault.servers]).run();
+        let began = Instant::now();
+        let answer = larder.get("/rsc.io/quote/@v/v1.5.2.info");
+        let (text, took) = (answer.text(), began.elapsed());
+        println!("{took:?} {} {text}", answer.status);
+        assert!(answer.status >= 500, "{}: {text}", answer.status);
+        let folded = text.to_lowercase();
+        for says in fault.says.iter().map(String::as_str).chain(["dns: "]) {
+            assert!(folded.contains(&says.to_lowercase()), "{says} is not in: {text}");
+        }
+    });
+}
+
+/// A lying server of one's own choice is believed: what fails then is the next step, and that is what the text names.
+#[test]
+fn a_lie_is_not_called_a_fault_of_dns() {
+    let Some(scene) = Scene::new() else { return };
+    let liar = bracketed(scene.office.v4(LIAR).into());
+    let larder = scene.start(&scene.open, "https://mirror.test").args(["-dns", &liar]).run();
+    let answer = larder.get("/rsc.io/quote/@v/v1.5.2.info");
+    assert!(answer.status >= 500, "{}", answer.status);
+    let text = answer.text();
+    assert!(text.contains("mirror.test") && text.contains("refused") && !text.contains("dns: "), "{text}");
+}
+
+/// What a server's answer lacks is asked for elsewhere, and the client never knows: a truncated answer over TCP, a failing
+/// server's question at the next one, an address that leads nowhere by the other family.
+#[test]
+fn what_can_be_mended_is() {
+    let Some(scene) = Scene::new() else { return };
+    let at = |number| scene.address(number, false).to_string();
+    let rows = vec![
+        // Over UDP this name never fits.
+        (Scheme::Udp.server(&at(DNSDIST)), "https://truncated.test"),
+        // 300 ms late.
+        (Scheme::Udp.server(&at(DNSDIST)), "https://slow.test"),
+        (format!("{},{}", Scheme::Tls.server(&at(DOWN)), Scheme::Tls.server(&at(UNBOUND))), "https://mirror.test"),
+        (format!("{},{}", Scheme::Udp.server(&at(DOWN)), Scheme::Udp.server(&at(UNBOUND))), "https://mirror.test"),
+        (format!("{},{}", Scheme::Tcp.server(&at(DNSDIST)), at(UNBOUND)), "https://servfail-at-one.test"),
+        // One family each, and one whose IPv6 address nobody has.
+        (Scheme::Udp.server(&at(UNBOUND)), "https://mirror4.test"),
+        (Scheme::Udp.server(&at(UNBOUND)), "https://mirror6.test"),
+        (Scheme::Udp.server(&at(UNBOUND)), "https://half.test"),
+    ];
+    for_all(rows, |(servers, upstream)| {
+        let larder = scene.start(&scene.open, upstream).args(["-dns", servers]).run();
+        larder.get("/rsc.io/quote/@v/v1.5.2.info").expect(200);
+    });
+}
