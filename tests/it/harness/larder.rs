@@ -31,6 +31,11 @@ impl Start {
         Self::upstream(&upstream.url)
     }
 
+    /// Begins with a configuration file, which names the upstreams.
+    pub(crate) fn configured(file: &Path) -> Self {
+        Self::upstream("").args(["-config", file.to_str().unwrap()])
+    }
+
     /// Uses this cache directory instead of a new one.
     pub(crate) fn cache(mut self, cache: &Path) -> Self {
         self.cache = Some(cache.to_path_buf());
@@ -64,12 +69,16 @@ impl Start {
         command
     }
 
+    fn upstream_flag(&self) -> impl Iterator<Item = &str> {
+        ["-upstream", &self.upstream].into_iter().take(if self.upstream.is_empty() { 0 } else { 2 })
+    }
+
     /// Runs a subcommand instead of the service, with the same flags and the cache directory, to its end.
     pub(crate) fn subcommand(self, words: &[&str]) -> Output {
         let folder = super::temp_dir();
         let cache = self.cache.clone().unwrap_or_else(|| folder.path().join("cache"));
         let mut command = self.command();
-        command.args(words).args(["-upstream", &self.upstream, "-cache"]).arg(&cache).args(&self.args);
+        command.args(words).args(self.upstream_flag()).arg("-cache").arg(&cache).args(&self.args);
         command.output().unwrap()
     }
 
@@ -80,7 +89,7 @@ impl Start {
         let (ready, log) = (folder.path().join("ready"), folder.path().join("log"));
         let listen = self.host.as_ref().map_or(Ipv4Addr::LOCALHOST, Host::gate).to_string();
         let mut command = self.command();
-        command.args(["-listen", &listen, "-port", "0", "-upstream", &self.upstream, "-cache"]).arg(&cache);
+        command.args(["-listen", &listen, "-port", "0"]).args(self.upstream_flag()).arg("-cache").arg(&cache);
         // What is slow by default, or depends on the machine's disk, unless the test has set it.
         for (flag, value) in [("-retry-backoff", "20ms"), ("-min-free-space", "0")] {
             if !self.args.iter().any(|word| word == flag) {

@@ -265,7 +265,7 @@ impl Host {
     pub(crate) fn default_route(&self, gateway: &Host, wire: Wire) {
         let (_, number) = *gateway.0.places.iter().find(|(other, _)| other.0 == wire.0).unwrap();
         let commands =
-            format!("route add default via {}\n-6 route add default via {}\n", wire.v4(number), wire.v6(number));
+            format!("route add default via {}\nroute add default via {}\n", wire.v4(number), wire.v6(number));
         ip_batch(&self.0.namespace, &commands);
     }
 

@@ -136,8 +136,8 @@ impl Server {
     }
 }
 
-/// Returns whether a program can be run; otherwise says that the test is left out.
-fn is_installed(program: &str) -> Option<()> {
+/// Returns nothing unless a program can be run, and says then that the test is left out.
+pub(crate) fn is_installed(program: &str) -> Option<()> {
     let found = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).stdin(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return Some(());

@@ -142,3 +142,98 @@ fn walk(ground: &Ground, family: &Family, scheme: &str) {
     let said = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "{:?}, {scheme}: {said}\n{}", family.program, larder.log());
 }
+
+/// A wrong or a missing password is called that, whatever the program says to it, and no password is shown.
+#[test]
+fn wrong_passwords_are_called_that() {
+    let Some(ground) = Ground::new() else { return };
+    for (program, port) in
+        [(Program::Danted, 1000), (Program::Microsocks, 2000), (Program::Tinyproxy, 3000), (Program::Squid, 4000)]
+    {
+        let Some(family) = Family::start(&ground, program, port) else { return };
+        for scheme in family.schemes() {
+            let right = family.url(scheme, PROXY[0], true);
+            let (start, rest) = right.split_once("://").unwrap();
+            let host = rest.rsplit_once('@').unwrap().1;
+            let known = if scheme == "socks5" { NEAR } else { FAR };
+            for user in ["", "user:Wr%6Fng-one@", "other:Wr%6Fng-one@"] {
+                let proxy = format!("{start}://{user}{host}");
+                let larder = ground.start(&proxy, &format!("https://{}", known[0])).run();
+                let answer = larder.get(SMALL_ZIP);
+                let name = format!("proxy: {start}://{}{host}: ", if user.is_empty() { "" } else { "***@" });
+                let text = answer.text();
+                assert_eq!(answer.status, 502, "{program:?}, {proxy}: {text}");
+                assert!(text.contains(&name) && text.contains("password"), "{program:?}, {proxy}: {text}");
+                let all = larder.log() + text + larder.get("/health").text();
+                assert!(!all.contains("Wr%6Fng") && !all.contains("Wrong-one"), "{proxy}: {all}");
+            }
+        }
+    }
+    assert_eq!(ground.upstream.requests(), 0);
+}
+
+/// What a proxy may not do or cannot reach is told with its name and with what it was to do.
+#[test]
+fn what_real_proxies_refuse() {
+    let Some(ground) = Ground::new() else { return };
+    let proxy = &ground.proxy;
+    let mut servers = Vec::new();
+    for (program, port) in [(Program::Danted, 1000), (Program::Tinyproxy, 3000), (Program::Squid, 4000)] {
+        let Some(server) = Server::refusing(program, proxy, port, 443) else { return };
+        servers.push(server);
+    }
+    for (program, port) in [(Program::Microsocks, 2000), (Program::Tinyproxy, 3001), (Program::Squid, 4001)] {
+        let Some(server) = Server::start(program, proxy, port, false) else { return };
+        servers.push(server);
+    }
+    let at = proxy.v4();
+    for (url, upstream, said) in [
+        // A rule against this port.
+        (format!("socks5h://{at}:1000"), format!("https://{}", FAR[0]), "not allowed"),
+        (format!("http://{at}:3000"), format!("https://{}", FAR[0]), "403"),
+        (format!("http://{at}:4000"), format!("https://{}", FAR[0]), "403"),
+        // Nobody listens there.
+        (format!("socks5h://{at}:2000"), format!("https://{}:4444", FAR[0]), "refused"),
+        (format!("http://{at}:3001"), format!("https://{}:4444", FAR[0]), "50"),
+        (format!("http://{at}:4001"), format!("https://{}:4444", FAR[0]), "503"),
+        // A name that the proxy does not know.
+        (format!("socks5h://{at}:2000"), "https://unknown.test".to_owned(), "unreachable"),
+        (format!("http://{at}:3001"), "https://unknown.test".to_owned(), "50"),
+        (format!("http://{at}:4001"), "https://unknown.test".to_owned(), "503"),
+        // A name that Larder does not know: the proxy has nothing to do with it.
+        (format!("socks5://{at}:2000"), "https://unknown.test".to_owned(), "dns: "),
+    ] {
+        let larder = ground.start(&url, &upstream).run();
+        let answer = larder.get(SMALL_ZIP);
+        assert_eq!(answer.status, 502, "{url}: {}", answer.text());
+        assert!(answer.text().contains(said), "{url} to {upstream}: {}", answer.text());
+        assert_eq!(answer.text().contains(&url), said != "dns: ", "{url} to {upstream}: {}", answer.text());
+    }
+}
+
+/// TLS with the proxy itself is checked as strictly as with an upstream, and its faults are told apart.
+#[test]
+fn certificates_of_proxies_are_checked() {
+    let Some(ground) = Ground::new() else { return };
+    let Some(other) = Authority::new("Other Authority") else { return };
+    let Some(inner) = Server::start(Program::Tinyproxy, &ground.proxy, 3000, false) else { return };
+    let at = ground.proxy.v4().to_string();
+    for (port, certificate, said) in [
+        (5001, ground.authority.sign_expired(&[PROXY[0], &at]), "certificate expired on 2024-05-01"),
+        (5002, ground.authority.sign(&["elsewhere.test"]), "certificate is for elsewhere.test, not for"),
+        (5003, other.sign(&[PROXY[0], &at]), "certificate of an unknown authority"),
+    ] {
+        let Some(_tls) = Server::tls(&ground.proxy, port, &certificate, &inner) else { return };
+        for host in [PROXY[0], &at] {
+            for face in ["https", "http"] {
+                let url = format!("https://{host}:{port}");
+                let larder = ground.start(&url, &format!("{face}://{}", FAR[0])).run();
+                let answer = larder.get(SMALL_ZIP);
+                assert_eq!(answer.status, 502, "{url}: {}", answer.text());
+                let name = format!("proxy: {url}: ");
+                assert!(answer.text().contains(&name) && answer.text().contains(said), "{url}: {}", answer.text());
+            }
+        }
+    }
+    assert_eq!(ground.upstream.requests(), 0);
+}
