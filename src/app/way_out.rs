@@ -14,9 +14,7 @@
 use std::sync::Arc;
 
 use crate::clock::Clock;
-use crate::config::{
-    Config, ConfigErrors, DnsRoute, DnsServer, DnsTransport, Loaded, ProxyEntry, ProxyKind, UpstreamRoute,
-};
+use crate::config::{Config, ConfigErrors, DnsRoute, DnsServer, DnsTransport, Loaded, UpstreamRoute};
 use crate::net::bootstrap::Bootstrap;
 use crate::net::egress::{self, Egress, Route};
 use crate::net::proxy::{self, NoProxy, Proxies};
@@ -157,10 +155,9 @@ impl Builder<'_> {
         Route { proxies, resolver }
     }
 
-    fn proxies(&self, entries: &[ProxyEntry], no_proxy: NoProxy) -> Arc<Proxies> {
-        let entries = entries.iter().map(proxy_entry).collect();
+    fn proxies(&self, entries: &[proxy::Entry], no_proxy: NoProxy) -> Arc<Proxies> {
         let bootstrap = Arc::clone(&self.bootstrap);
-        Arc::new(Proxies::new(entries, no_proxy, bootstrap, &self.trusts.upstreams, self.clock.clone()))
+        Arc::new(Proxies::new(entries.to_vec(), no_proxy, bootstrap, &self.trusts.upstreams, self.clock.clone()))
     }
 
     fn resolver(&self, servers: &[DnsServer], rule: Rule, proxies: &Arc<Proxies>) -> Resolver {
@@ -168,25 +165,6 @@ impl Builder<'_> {
         let bootstrap = Arc::clone(&self.bootstrap);
         Resolver::new(config, bootstrap, Arc::clone(proxies), &self.trusts.dns, self.clock.clone())
     }
-}
-
-fn proxy_entry(entry: &ProxyEntry) -> proxy::Entry {
-    let server = match entry {
-        ProxyEntry::Direct => return proxy::Entry::Direct,
-        ProxyEntry::Server(server) => server,
-    };
-    proxy::Entry::Server(proxy::ServerConfig {
-        kind: match server.kind {
-            ProxyKind::Http => proxy::Kind::Http,
-            ProxyKind::Https => proxy::Kind::Https,
-            ProxyKind::Socks5 => proxy::Kind::Socks5,
-            ProxyKind::Socks5h => proxy::Kind::Socks5h,
-        },
-        host: server.host.clone(),
-        port: server.port,
-        credentials: server.url.split_credentials().1,
-        name: server.url.to_string(),
-    })
 }
 
 fn server(server: &DnsServer) -> ServerConfig {

@@ -30,8 +30,13 @@ pub enum Error {
     #[error("not found: {0} is not stored here, and the request asks not to fetch it")]
     NotStored(Resource),
     /// There is no way out, and nothing of this module was ever seen.
-    #[error("not found: {0}: nothing of this module is stored, and the upstream is out of reach")]
-    UnknownOffline(Resource),
+    #[error("not found: {resource}: nothing of this module is stored, and the upstream is out of reach: {reason}")]
+    UnknownOffline {
+        /// What was asked for.
+        resource: Resource,
+        /// What keeps us from asking.
+        reason: String,
+    },
     /// There is no way out, and this is not stored.
     #[error("{resource} is not stored, and the upstream is out of reach: {reason}")]
     Offline {
@@ -64,7 +69,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotFound { status, .. } => *status,
-            Self::NotStored(_) | Self::UnknownOffline(_) => 404,
+            Self::NotStored(_) | Self::UnknownOffline { .. } => 404,
             Self::Offline { .. } => 504,
             Self::PrivateLookup(_) => 403,
             Self::Upstream { failure, .. } => match failure {
@@ -90,7 +95,7 @@ impl Error {
             Self::Upstream { failure: Failure::NotFound(not_found), .. } => not_found.body.clone(),
             Self::Upstream { failure: Failure::Refused { body, .. }, .. } if !body.is_empty() => body.clone(),
             Self::NotStored(_)
-            | Self::UnknownOffline(_)
+            | Self::UnknownOffline { .. }
             | Self::Offline { .. }
             | Self::PrivateLookup(_)
             | Self::Upstream { .. }
@@ -126,6 +131,9 @@ impl Error {
                 Failure::Refused { .. } => {
                     Some("the upstream refuses it; its credentials are set in Larder's configuration")
                 }
+                Failure::Network { error, .. } if error.is_unreachable() => {
+                    Some("larder doctor, run where Larder runs, says what to change")
+                }
                 Failure::NotFound(_)
                 | Failure::Unavailable { .. }
                 | Failure::Network { .. }
@@ -135,7 +143,7 @@ impl Error {
                 | Failure::Stopped => None,
             },
             Self::Store(err) => store_hint(err),
-            Self::NotFound { .. } | Self::NotStored(_) | Self::UnknownOffline(_) | Self::Busy => None,
+            Self::NotFound { .. } | Self::NotStored(_) | Self::UnknownOffline { .. } | Self::Busy => None,
         }
     }
 
@@ -146,7 +154,7 @@ impl Error {
             Self::Offline { .. } | Self::Busy => true,
             Self::NotFound { .. }
             | Self::NotStored(_)
-            | Self::UnknownOffline(_)
+            | Self::UnknownOffline { .. }
             | Self::PrivateLookup(_)
             | Self::Store(_) => false,
         }
@@ -156,7 +164,7 @@ impl Error {
     pub fn token(&self) -> Option<&'static str> {
         match self {
             Self::Upstream { failure, .. } => Some(failure.token()),
-            Self::Offline { .. } | Self::UnknownOffline(_) => Some("destination_unavailable"),
+            Self::Offline { .. } | Self::UnknownOffline { .. } => Some("destination_unavailable"),
             Self::NotFound { .. } | Self::NotStored(_) | Self::PrivateLookup(_) | Self::Busy | Self::Store(_) => None,
         }
     }

@@ -33,7 +33,7 @@ impl Cache {
             knows_anything_of(&root, &path).map_err(|err| store::Error::at(path.as_str(), err))
         });
         match knows.await {
-            Ok(false) => Error::UnknownOffline(resource.clone()),
+            Ok(false) => Error::UnknownOffline { resource: resource.clone(), reason },
             Ok(true) => Error::Offline { resource: resource.clone(), reason },
             Err(err) => Error::from(err),
         }
@@ -62,7 +62,9 @@ impl Cache {
         }
         match resource {
             // The go command then asks the database itself; after a 200 it would not.
-            Resource::SumdbSupported(_) | Resource::SumdbLatest(_) => Err(Error::UnknownOffline(resource.clone())),
+            Resource::SumdbSupported(_) | Resource::SumdbLatest(_) => {
+                Err(Error::UnknownOffline { resource: resource.clone(), reason })
+            }
             Resource::List(_)
             | Resource::Latest(_)
             | Resource::Query(..)

@@ -5,7 +5,9 @@
 
 use super::settings::Setting;
 use super::sources::{Origin, Report};
-use super::{Config, DnsRoute, DnsServer, DnsTransport, ProxyEntry, ProxyKind, UpstreamRoute};
+use super::{Config, DnsRoute, DnsServer, DnsTransport, UpstreamRoute};
+use crate::net::proxy::{Entry, Kind, NoProxy};
+use crate::net::target::Target;
 
 /// Reports what is odd or wrong across settings.
 pub(super) fn look(config: &Config, origins: &[(&'static Setting, Origin)], report: &mut Report) {
@@ -58,37 +60,41 @@ fn look_at_strict_dns(config: &Config, origin: &dyn Fn(&str) -> String, report: 
         report.mistake(format!("{place}: proxy needs -dns: the system's resolver does not ask through a proxy"));
     }
     if !config.dns.is_empty() || config.proxies.is_empty() {
-        for text in past_the_proxy(&config.proxies, &config.dns) {
+        for text in past_the_proxy(&config.proxies, &NoProxy::parse(&config.no_proxy), &config.dns) {
             report.mistake(format!("{place}: {text}"));
         }
     }
     for (setting, number, route) in routes(config) {
         // An upstream that is expressly reached directly has its own DNS servers asked directly too.
-        let is_direct = matches!(route.proxies.as_deref(), Some([ProxyEntry::Direct]));
+        let is_direct = matches!(route.proxies.as_deref(), Some([Entry::Direct]));
         let Some(servers) = route.dns.as_ref().filter(|servers| !servers.is_empty() && !is_direct) else { continue };
-        for text in past_the_proxy(route.proxies.as_ref().unwrap_or(&config.proxies), servers) {
+        let texts = match &route.proxies {
+            Some(own) => past_the_proxy(own, &NoProxy::default(), servers),
+            None => past_the_proxy(&config.proxies, &NoProxy::parse(&config.no_proxy), servers),
+        };
+        for text in texts {
             report.mistake(format!("{}: entry {number}: {text}, with -dns-route proxy", origin(setting)));
         }
     }
 }
 
-fn resolves_names(entry: &ProxyEntry) -> bool {
+fn resolves_names(entry: &Entry) -> bool {
     match entry {
-        ProxyEntry::Direct => false,
-        ProxyEntry::Server(server) => match server.kind {
-            ProxyKind::Http | ProxyKind::Https | ProxyKind::Socks5h => true,
-            ProxyKind::Socks5 => false,
+        Entry::Direct => false,
+        Entry::Server(server) => match server.kind {
+            Kind::Http | Kind::Https | Kind::Socks5h => true,
+            Kind::Socks5 => false,
         },
     }
 }
 
 /// Says what of these would take a question past the proxy.
-fn past_the_proxy(proxies: &[ProxyEntry], servers: &[DnsServer]) -> Vec<String> {
+fn past_the_proxy(proxies: &[Entry], no_proxy: &NoProxy, servers: &[DnsServer]) -> Vec<String> {
     let mut texts = Vec::new();
     if proxies.is_empty() {
         texts.push("there is no proxy that DNS could go through".to_owned());
     }
-    if proxies.contains(&ProxyEntry::Direct) {
+    if proxies.contains(&Entry::Direct) {
         texts.push("\"direct\" among the proxies would let DNS past them".to_owned());
     }
     for server in servers {
@@ -97,6 +103,9 @@ fn past_the_proxy(proxies: &[ProxyEntry], servers: &[DnsServer]) -> Vec<String> 
                 texts.push(format!("{server}: QUIC is UDP, which no proxy carries; use tls:// or https://"));
             }
             DnsTransport::Udp | DnsTransport::Tcp | DnsTransport::Tls | DnsTransport::Https => {}
+        }
+        if no_proxy.covers(&Target { host: server.host.clone(), port: server.port }) {
+            texts.push(format!("{server}: no-proxy covers it, so that no proxy leads there"));
         }
     }
     texts
@@ -128,6 +137,10 @@ mod tests {
             ("proxy: direct\ndns: 8.8.8.8", "\"direct\" among the proxies"),
             ("proxy: [http://p, direct]\ndns: 8.8.8.8", "\"direct\" among the proxies"),
             ("proxy: socks5://p\ndns: [8.8.8.8, quic://a]", "quic://a:853: QUIC is UDP"),
+            (
+                "proxy: socks5://p\nno_proxy: 10.0.0.0/8,b\ndns: [8.8.8.8, 10.0.0.53]",
+                "udp://10.0.0.53:53: no-proxy covers",
+            ),
         ];
         for (yaml, expected) in cases {
             let said = said(&format!("dns_route: proxy\n{yaml}\n"));

@@ -10,7 +10,6 @@ use std::net::Ipv6Addr;
 use url::Url;
 
 use super::file::Node;
-use super::proxy;
 use super::sources::Report;
 use super::values::{joined, many};
 use crate::net::redacted::Secret;
@@ -144,7 +143,7 @@ fn parse(text: &str) -> Result<DnsServer, String> {
         "quic" => (DnsTransport::Quic, 853),
         _ => return Err("the scheme must be udp, tcp, tls, https or quic".to_owned()),
     };
-    let Some(host) = proxy::host(&url) else { return Err(EXPECTED.to_owned()) };
+    let host = url.host_str().and_then(Host::checked).ok_or(EXPECTED)?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err(EXPECTED.to_owned());
     }

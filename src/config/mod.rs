@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::net::cidr::Cidr;
+use crate::net::proxy;
 
 mod across;
 mod dns;
 mod duration;
 mod file;
 mod network;
-mod proxy;
 mod report;
 mod route;
 mod settings;
@@ -40,7 +40,6 @@ mod values;
 
 pub use dns::{DnsRoute, DnsServer, DnsTransport};
 pub use network::{ChecksumDatabase, ListenAddress};
-pub use proxy::{ProxyEntry, ProxyKind, ProxyServer};
 pub use route::UpstreamRoute;
 pub use settings::{Setting, Variable};
 pub use sources::Origin;
@@ -136,7 +135,7 @@ pub struct Config {
     /// Patterns of modules that are not verified.
     pub gonosumdb: Vec<String>,
     /// The proxies that lead to the upstreams, in order of preference; none is directly.
-    pub proxies: Vec<ProxyEntry>,
+    pub proxies: Vec<proxy::Entry>,
     /// What is reached without a proxy, in the syntax of `NO_PROXY`.
     pub no_proxy: String,
     /// The DNS servers in order; none is the system's resolver.

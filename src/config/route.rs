@@ -1,15 +1,15 @@
 //! Reads how one upstream is reached, where that differs from all the others: the keys `proxy` and `dns` beside its URL.
 //!
-//! Owns [`UpstreamRoute`]. Called by `upstreams`; calls `proxy` and `dns`, whose forms these are.
+//! Owns [`UpstreamRoute`]. Called by `upstreams`; calls `dns` and `net::proxy`, whose forms these are.
 
 use std::fmt;
 
 use super::dns::{self, DnsServer};
 use super::file::Fields;
-use super::proxy::{self, ProxyEntry};
 use super::sources::Report;
 use super::upstreams::UpstreamTarget;
 use super::values::{joined, many};
+use crate::net::proxy::Entry;
 
 /// The keys that are read here.
 pub(super) const KEYS: [&str; 2] = ["proxy", "dns"];
@@ -18,7 +18,7 @@ pub(super) const KEYS: [&str; 2] = ["proxy", "dns"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UpstreamRoute {
     /// Its own proxies in order of preference; `None` for those of all.
-    pub proxies: Option<Vec<ProxyEntry>>,
+    pub proxies: Option<Vec<Entry>>,
     /// Its own DNS servers, none of them for the system's resolver; `None` for those of all.
     pub dns: Option<Vec<DnsServer>>,
 }
@@ -44,7 +44,7 @@ pub(super) fn read(fields: &Fields<'_>, target: Option<&UpstreamTarget>, report:
     let mut route = UpstreamRoute::default();
     if let Some(node) = fields.node("proxy") {
         let mut found = Report::default();
-        many(route.proxies.insert(Vec::new()), node, &mut found, proxy::parse);
+        many(route.proxies.insert(Vec::new()), node, &mut found, Entry::parse);
         report.absorb(found, "proxy: ");
     }
     if let Some(node) = fields.node("dns") {

@@ -293,7 +293,7 @@ pub static SETTINGS: &[Setting] = &[
         ("URL,…", ""),
         "Proxies to the upstreams, in order of preference: http, https, socks5 (names are resolved here), socks5h (by \
          the proxy), direct; with user:password@ where needed",
-        (|c, node, r| many(&mut c.proxies, node, r, proxy::parse), |c| joined(&c.proxies)),
+        (|c, node, r| many(&mut c.proxies, node, r, proxy::Entry::parse), |c| joined(&c.proxies)),
     )
     .formerly(&["proxies"]),
     Setting::new(

@@ -4,7 +4,7 @@
 //! `net::tls`: what was accepted there is read off the connection, and for what was refused a second connection is made
 //! that accepts anything, is looked at and closed.
 //! Invariant: over a connection made here nothing is sent that is secret, and nothing it says is believed.
-//! Source: RFC 5280, section 4.1 (fields), RFC 4514 (names).
+//! Source: RFC 5280, section 4.1 (fields), RFC 4519, section 2 (the parts of names).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::der::Decode as _;
+use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::name::Name;
@@ -25,8 +27,16 @@ use crate::net::stream::Stream;
 use crate::net::target::Host;
 use crate::net::tls;
 
+/// The part of a name that people know a server or an authority by.
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+/// The organisation that it belongs to.
+const ORGANISATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.10");
 /// At most this many names of a certificate are shown; some have a hundred.
 const NAMES_SHOWN_MAX: usize = 4;
+/// An honest chain is shorter.
+const ISSUERS_SHOWN_MAX: usize = 5;
+/// A name is shown up to this many characters: whoever was refused may have written anything into it.
+const NAME_LENGTH_MAX: usize = 100;
 
 /// What one certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +92,7 @@ pub(super) fn line(chain: &[Certificate]) -> String {
     // The last one may be the authority's own, which it has issued itself.
     let mut issuers: Vec<&str> = chain.iter().map(|certificate| certificate.issuer.as_str()).collect();
     issuers.dedup();
+    issuers.truncate(ISSUERS_SHOWN_MAX);
     format!("for {} until {}, issued by {}", own.names_shown(), day(own.until), issuers.join(" < "))
 }
 
@@ -104,24 +115,31 @@ pub(super) async fn regardless(host: &Host, stream: Stream, limit: Duration) -> 
     tls::handshake(&Arc::new(config), host, stream, limit).await
 }
 
-/// Prints a name as `CN (O)`, which is what people know authorities by; in the form of RFC 4514 if there is no `CN`.
+/// Prints a name as `CN (O)`, which is what people know authorities by; all of its parts if there is no `CN`.
+///
+/// The library prints names too, but with a table of everything that was ever registered, of 140 KB.
 fn printed(name: &Name) -> String {
-    let text = name.to_string();
-    let part = |key: &str| {
-        let parts = name.0.iter().flat_map(|part| part.0.iter()).map(ToString::to_string);
-        parts.filter_map(|part| part.strip_prefix(key).map(str::to_owned)).next_back()
-    };
-    match (part("CN="), part("O=")) {
+    let parts = || name.0.iter().flat_map(|part| part.0.iter());
+    let text = |part: &AttributeTypeAndValue| String::from_utf8_lossy(part.value.value()).into_owned();
+    let of = |oid| parts().rfind(|part| part.oid == oid).map(text);
+    clipped(&match (of(COMMON_NAME), of(ORGANISATION)) {
         (Some(common), Some(organisation)) if !common.contains(&organisation) => format!("{common} ({organisation})"),
         (Some(common), _) => common,
-        (None, _) if text.is_empty() => "nobody named".to_owned(),
-        (None, _) => text,
+        (None, _) if name.0.is_empty() => "nobody named".to_owned(),
+        (None, _) => parts().map(text).collect::<Vec<_>>().join(", "),
+    })
+}
+
+fn clipped(name: &str) -> String {
+    match name.char_indices().nth(NAME_LENGTH_MAX) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 
 fn host_of(name: &GeneralName) -> Option<String> {
     match name {
-        GeneralName::DnsName(name) => Some(name.to_string()),
+        GeneralName::DnsName(name) => Some(clipped(name.as_str())),
         GeneralName::IpAddress(bytes) => match bytes.as_bytes() {
             bytes if bytes.len() == 4 => <[u8; 4]>::try_from(bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),
             bytes => <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::from(bytes).to_string()),

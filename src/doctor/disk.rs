@@ -115,7 +115,6 @@ fn room(root: &Path, free: u64, wanted: u64) -> Check {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
     use super::*;
 
@@ -137,6 +136,7 @@ mod tests {
 
     /// What is no folder, or lies below none, fails.
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
     fn files_fail() {
         let root = tempfile::tempdir().unwrap();
         let file = root.path().join("file");

@@ -13,6 +13,8 @@ use crate::net::target::Host;
 const STEP: &str = "dns";
 /// A server that takes longer than this is felt in every build.
 const SLOW: Duration = Duration::from_secs(1);
+/// Who answers before any server is asked.
+const HOSTS_FILE: &str = "/etc/hosts";
 /// More addresses than this are not for reading.
 const ADDRESSES_SHOWN_MAX: usize = 4;
 
@@ -32,8 +34,16 @@ pub(super) async fn look(way: Way<'_>) -> Vec<Check> {
         let text = format!("looked up by {}, not from here", route.proxies.names().join(", "));
         return vec![Check::new(STEP, name, Outcome::Skip, text)];
     }
-    let answers = route.resolver.probe(name).await;
-    answers.into_iter().map(|(server, answer)| judge(name, server, answer)).collect()
+    if route.resolver.is_system() {
+        let answers = route.resolver.probe(name).await;
+        return answers.into_iter().map(|(server, answer)| judge(name, server, answer)).collect();
+    }
+    // What stands in the machine's own file is asked of nobody.
+    let (looked_up, answers) = tokio::join!(route.resolver.lookup(name), route.resolver.probe(name));
+    match looked_up {
+        Ok(answer) if answer.source == HOSTS_FILE => vec![judge(name, HOSTS_FILE.to_owned(), Ok(answer))],
+        Ok(_) | Err(_) => answers.into_iter().map(|(server, answer)| judge(name, server, answer)).collect(),
+    }
 }
 
 fn judge(name: &str, server: String, answer: Result<Answer, String>) -> Check {
@@ -42,6 +52,10 @@ fn judge(name: &str, server: String, answer: Result<Answer, String>) -> Check {
         Err(reason) => {
             // The server's name stands before the text already.
             let reason = reason.strip_prefix(&format!("{server}: ")).unwrap_or(&reason).to_owned();
+            if is_about_itself(&server, name, &reason) {
+                let hint = "the server's own name is not found: write its address in -dns, or name a -dns-bootstrap";
+                return Check::new(STEP, server, Outcome::Fail, format!("not reached: {reason}")).hint(hint);
+            }
             let hint = hints::of_dns(&reason);
             let text = if reason.contains(name) { reason } else { format!("{name}: {reason}") };
             return Check::new(STEP, server, Outcome::Fail, text).hint(hint);
@@ -59,6 +73,13 @@ fn judge(name: &str, server: String, answer: Result<Answer, String>) -> Check {
         return check(Outcome::Warn, format!("{text}, but slowly")).hint("ask a server nearer with -dns");
     }
     check(Outcome::Pass, text)
+}
+
+/// Tells whether it was the server's own name that could not be looked up.
+fn is_about_itself(server: &str, name: &str, reason: &str) -> bool {
+    let authority = server.split_once("://").map_or(server, |(_, rest)| rest).split('/').next().unwrap_or_default();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    matches!(Host::parse(host), Host::Name(own) if own != name && reason.contains(&format!("{own}: ")))
 }
 
 /// Filters answer with addresses that are nobody's.
@@ -86,5 +107,8 @@ mod tests {
         let failed = judged(Err("udp://192.0.2.1:53: a.example: no such name".to_owned()));
         assert_eq!((failed.outcome, failed.text.as_str()), (Outcome::Fail, "a.example: no such name"));
         assert!(failed.hint.is_some());
+        let lost = Err("system resolver: dns.example: name or service not known".to_owned());
+        let lost = judge("a.example", "https://dns.example:443/dns-query".to_owned(), lost);
+        assert!(lost.hint.is_some_and(|hint| hint.contains("-dns-bootstrap")), "{}", lost.text);
     }
 }

@@ -149,12 +149,36 @@ pub(super) fn of_proxy(reason: &str) -> String {
     .to_owned()
 }
 
+/// Returns what to change when a proxy works and does not lead to an upstream.
+pub(super) fn of_tunnel(reason: &str) -> String {
+    match fault(reason) {
+        Fault::RefusedThere => of_proxy(reason),
+        Fault::NoSuchName | Fault::ServerFailed | Fault::Blocked => {
+            "the proxy does not find the upstream's name: with socks5:// it is looked up here".to_owned()
+        }
+        Fault::NotTls
+        | Fault::SpeaksTls
+        | Fault::Unauthorised
+        | Fault::UnknownAuthority
+        | Fault::Expired
+        | Fault::NotYetValid
+        | Fault::WrongName
+        | Fault::WrongKind
+        | Fault::Cut
+        | Fault::NoWay
+        | Fault::NothingThere
+        | Fault::Silent
+        | Fault::Other => "the proxy works, but from there the upstream is not reached: is it up, and is its address \
+                           right? If it is near, reach it directly, with NO_PROXY"
+            .to_owned(),
+    }
+}
+
 /// Returns what to change when the TLS handshake with an upstream fails.
 pub(super) fn of_tls(reason: &str) -> String {
     match fault(reason) {
         Fault::UnknownAuthority => {
-            "if your office inspects TLS, or the upstream is its own: -ca FILE with its authority's certificate; \
-             if nothing else is trusted either, install ca-certificates"
+            "if your office inspects TLS, or the server is its own: -ca FILE with the authority's certificate"
         }
         Fault::Expired => "if the date on this machine is right, the upstream's operator has to renew it",
         Fault::NotYetValid => CLOCK,
@@ -180,11 +204,12 @@ pub(super) fn of_tls(reason: &str) -> String {
 
 /// Returns what to change when an upstream cannot be reached or does not answer.
 pub(super) fn of_upstream(reason: &str) -> String {
-    if reason.starts_with("proxy: ") {
-        return of_proxy(reason);
-    }
-    if reason.starts_with("dns: ") {
+    // Those steps are told by themselves, with what to change; only the system's resolver is not always.
+    if reason.starts_with("dns: system resolver: ") {
         return of_dns(reason);
+    }
+    if let Some(step) = ["dns", "proxy"].iter().find(|step| reason.starts_with(&format!("{step}: "))) {
+        return format!("see to {step}, above");
     }
     if reason.starts_with("tls: ") {
         return of_tls(reason);
@@ -262,8 +287,9 @@ mod tests {
             ("certificate expired on 2024-05-01 (this machine's clock shows 2026-11-21)", of_tls, "renew"),
             ("connect: a.example:443: Connection refused (os error 111)", of_upstream, "-upstream"),
             ("connect: a.example:443: Network is unreachable (os error 101)", of_upstream, "-proxy"),
-            ("proxy: socks5://***@192.0.2.1:1080: wrong user name or password", of_upstream, "user:password@"),
-            ("dns: udp://192.0.2.1:53: no answer within 5 s", of_upstream, "firewall"),
+            ("proxy: socks5://***@192.0.2.1:1080: wrong user name or password", of_upstream, "proxy, above"),
+            ("dns: udp://192.0.2.1:53: no answer within 5 s", of_upstream, "dns, above"),
+            ("dns: system resolver: a.example: name or service not known", of_upstream, "another one with -dns"),
         ] {
             assert!(hint(reason).contains(word), "{reason}: {}", hint(reason));
         }

@@ -39,7 +39,7 @@ impl Latest {
         }
         for upstream in self.upstreams.all() {
             let check = match upstream.down_reason() {
-                None => Check::new("upstream", &*upstream.name, Outcome::Pass, "not known to be out of reach"),
+                None => Check::new("upstream", &*upstream.name, Outcome::Pass, "no failure is known"),
                 Some(_) if &*upstream.name == "off" => Check::new("upstream", "off", Outcome::Skip, "nobody is asked"),
                 Some(reason) => Check::new("upstream", &*upstream.name, Outcome::Fail, reason),
             };

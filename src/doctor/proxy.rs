@@ -78,7 +78,11 @@ fn judge(name: String, is_given_requests: bool, target: &str, answer: Result<Sta
             Check::new(STEP, name, Outcome::Pass, format!("leads to {target}"))
         }
         Err(egress::Error::Proxy { reason, .. }) => failed(name, reason),
-        Err(egress::Error::Connect { reason, .. }) => failed(name, format!("does not lead to {target}: {reason}")),
+        Err(egress::Error::Connect { reason, .. }) => {
+            let reason = reason.strip_prefix(&format!("through {name}: ")).unwrap_or(&reason);
+            let text = format!("does not lead to {target}: {reason}");
+            Check::new(STEP, name, Outcome::Fail, text).hint(hints::of_tunnel(reason))
+        }
         Err(egress::Error::Dns { reason, .. }) => failed(name, format!("dns: {reason}")),
         Err(
             err @ (egress::Error::HeaderTimeout(_)

@@ -150,7 +150,12 @@ async fn tls_checks(name: &str, base: &Url, egress: &Egress, subject: &Subject, 
             found.date = date_of(name, &to, stream, clock).await;
         }
     }
-    found.checks.push(Check::new(TLS, name, Outcome::Fail, text).hint(hints::of_tls(&reason)));
+    let hint = if subject.trust.roots().is_empty() {
+        "this machine has no root certificates: install ca-certificates".to_owned()
+    } else {
+        hints::of_tls(&reason)
+    };
+    found.checks.push(Check::new(TLS, name, Outcome::Fail, text).hint(hint));
     Tls::Bad
 }
 

@@ -179,23 +179,23 @@ impl<T> Candidates<T> {
         F: Fn(usize) -> A,
         A: Future<Output = Result<R, Miss<E>>>,
     {
-        self.first_with_signs(|index, _| ask(index)).await
+        self.first_in(self.order(), |index, _| ask(index)).await
     }
 
-    /// Does as [`Candidates::first`], where silence is counted from the last [`Sign`] a candidate gave.
+    /// Does as [`Candidates::first`] with an order given, and silence counted from the last [`Sign`] a candidate gave.
     ///
     /// # Errors
     /// What each of those asked said, in the order it was said.
     ///
     /// # Cancel safety
     /// Dropping the future abandons all that were asked, and blames none.
-    pub async fn first_with_signs<R, E, F, A>(&self, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
+    pub async fn first_in<R, E, F, A>(&self, order: Vec<usize>, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
     where
         E: std::fmt::Display,
         F: Fn(usize, Sign) -> A,
         A: Future<Output = Result<R, Miss<E>>>,
     {
-        let mut waiting = self.order().into_iter();
+        let mut waiting = order.into_iter();
         let mut asked = FuturesUnordered::new();
         let mut silent: Vec<Asked> = Vec::new();
         let mut misses = Vec::new();
@@ -336,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn signs_of_life_count() {
         let list = three();
-        let asked = list.first_with_signs(async |index, sign| {
+        let asked = list.first_in(list.order(), async |index, sign| {
             for _ in 0..3 {
                 sleep(PATIENCE * 2 / 3).await;
                 sign.give();

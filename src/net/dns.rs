@@ -25,11 +25,14 @@ mod hosts;
 mod https;
 mod json;
 pub(crate) mod names;
+mod prompt;
 mod reply;
 pub(crate) mod server;
 pub(crate) mod servers;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 /// How long connecting to a server directly may take, and how long its TLS handshake. Together a little less than a
 /// look-up may take, so that it is this step's error that is heard.

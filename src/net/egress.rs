@@ -35,6 +35,7 @@ mod response;
 use connector::{Connector, Failure};
 pub use error::Error;
 use error::innermost;
+use response::OfTheProxy;
 pub use response::{Response, ResponseBody};
 
 /// At most this many redirects are followed, as the go command does.
@@ -227,7 +228,7 @@ impl Egress {
             let host = Host::parse(url.host_str().unwrap_or_default());
             let to = Target { host, port: url.port_or_known_default().unwrap_or(80) };
             if !self.0.route.proxies.is_direct(&to) {
-                return self.send_by_a_way(&request).await;
+                return self.send_by_a_way(&request, &to).await;
             }
         }
         match self.send(&self.0.pool, request).await {
@@ -238,10 +239,10 @@ impl Egress {
     }
 
     /// Sends a request for plain http through the first way that can, over connections of that way.
-    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>) -> Result<Response, Error> {
+    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>, to: &Target) -> Result<Response, Error> {
         let proxies = &self.0.route.proxies;
         let mut way = proxies.preferred();
-        let mut refused: Vec<usize> = Vec::new();
+        let mut tried: Vec<usize> = Vec::new();
         let mut last = Error::Ended("no way out".to_owned());
         // Each round either answers, or finds another way to be the one; more rounds than that are a way that flaps.
         for _ in 0..=2 * self.0.of_ways.len() {
@@ -249,21 +250,30 @@ impl Egress {
             if let Some(authorization) = proxies.authorization(way) {
                 request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
             }
-            match self.send(&self.0.of_ways[way], request).await {
-                Ok(response) if response.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-                    if !proxies.takes_requests(way) {
-                        return Ok(response);
-                    }
-                    last = proxies.note_not_let_in(way).into();
-                    refused.push(way);
-                    way = proxies.preferred();
-                    if refused.contains(&way) {
-                        break;
-                    }
-                }
-                Ok(response) => return Ok(response),
+            let response = match self.send(&self.0.of_ways[way], request).await {
+                Ok(response) => response,
                 Err(Failure::Failed(error)) => return Err(error),
-                Err(Failure::OtherWay(other)) => way = other,
+                Err(Failure::OtherWay(other)) if tried.contains(&other) => break,
+                Err(Failure::OtherWay(other)) => {
+                    way = other;
+                    continue;
+                }
+            };
+            if !proxies.takes_requests(way) {
+                return Ok(response);
+            }
+            last = match response::of_the_proxy(response.status, &response.headers) {
+                None => {
+                    proxies.note_let_in(way);
+                    return Ok(response);
+                }
+                Some(OfTheProxy::WhoAsks(said)) => proxies.note_not_let_in(way, &said).into(),
+                Some(OfTheProxy::CouldNot(said)) => proxies.could_not_reach(way, to, &said).into(),
+            };
+            tried.push(way);
+            match proxies.next(&tried) {
+                Some(next) => way = next,
+                None => break,
             }
         }
         Err(last)

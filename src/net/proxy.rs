@@ -68,8 +68,9 @@ enum Way {
 enum Use {
     /// It leads to the target.
     Tunnel,
-    /// Requests for plain http are given to the proxy itself, if it is one for HTTP; the others lead to the target.
-    Requests,
+    /// Requests for plain http are given to the proxy itself, if it is one for HTTP; the others lead to the target. The
+    /// way of this index is asked first.
+    Requests(usize),
 }
 
 /// A TLS handshake to do, and its limit.
@@ -170,14 +171,19 @@ impl Proxies {
         self.open(to, resolve, Use::Tunnel, Some((tls, limit))).await.map(|(_, stream)| stream)
     }
 
-    /// Opens a connection for requests for plain http at `to`. Returns which way it goes: if that one
-    /// [`takes requests`](Self::takes_requests), the connection leads to the proxy, otherwise to `to`.
-    pub(super) async fn connect_for_requests<F, A>(&self, to: &Target, resolve: F) -> Result<(usize, Stream), Error>
+    /// Opens a connection for requests for plain http at `to`, if possible by `way`. Returns which way it goes: if that
+    /// one [`takes requests`](Self::takes_requests), the connection leads to the proxy, otherwise to `to`.
+    pub(super) async fn connect_for_requests<F, A>(
+        &self,
+        way: usize,
+        to: &Target,
+        resolve: F,
+    ) -> Result<(usize, Stream), Error>
     where
         F: Fn(&str) -> A + Sync,
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
-        self.open(to, resolve, Use::Requests, None).await
+        self.open(to, resolve, Use::Requests(way), None).await
     }
 
     /// Returns the number of ways.
@@ -204,16 +210,38 @@ impl Proxies {
     }
 
     /// Notes that a proxy has refused a request for plain http because of who asks; returns the error that says so.
-    pub(super) fn note_not_let_in(&self, way: usize) -> Error {
+    pub(super) fn note_not_let_in(&self, way: usize, said: &str) -> Error {
         match self.ways.item(way) {
             Way::Server(server) => {
-                let error = server.dead(server::not_let_in(server.authorization.is_some(), "status 407"));
+                let error = server.dead(server::not_let_in(server.authorization.is_some(), said));
+                server.is_closed_to_us.store(true, Ordering::Relaxed);
                 self.ways.note_dead(way, Duration::ZERO, error.to_string());
                 self.tell_changes();
                 error
             }
-            Way::Direct => Error::Proxy { proxy: "direct".to_owned(), reason: "status 407".to_owned() },
+            Way::Direct => Error::Proxy { proxy: "direct".to_owned(), reason: said.to_owned() },
         }
+    }
+
+    /// Notes that a proxy has taken a request for plain http.
+    pub(super) fn note_let_in(&self, way: usize) {
+        let Way::Server(server) = self.ways.item(way) else { return };
+        if server.is_closed_to_us.load(Ordering::Relaxed) {
+            server.is_closed_to_us.store(false, Ordering::Relaxed);
+            self.tell_changes();
+        }
+    }
+
+    /// Returns the error of a proxy that could not do what a request for plain http asks; it is well itself.
+    pub(super) fn could_not_reach(&self, way: usize, to: &Target, said: &str) -> Error {
+        let reason = format!("through {}: {said}", self.ways.item(way).name());
+        self.ways.note_unable(way, Duration::ZERO, reason.clone());
+        Error::Connect { to: to.clone(), reason, is_refused: false }
+    }
+
+    /// Returns the way to be used next, those left out that have been tried.
+    pub(super) fn next(&self, tried: &[usize]) -> Option<usize> {
+        self.ways.order().into_iter().find(|way| !tried.contains(way))
     }
 
     /// Returns how long a connection may take at most, as far as anybody should wait for it.
@@ -250,14 +278,23 @@ impl Proxies {
             return Ok((0, stream));
         }
         // A slow look-up is nothing a proxy is to be blamed for, so it is not part of the race if the first needs it.
-        if self.ways.item(self.ways.preferred()).needs_addresses() {
+        let mut order = self.ways.order();
+        if let Use::Requests(way) = purpose {
+            // The sort is stable.
+            order.sort_by_key(|other| *other != way);
+        }
+        if order.first().is_some_and(|first| self.ways.item(*first).needs_addresses()) {
             let looked_up = look_up().await;
             if self.ways.iter().all(|(way, _)| way.needs_addresses()) {
                 looked_up?;
             }
+            // Looking it up may have shown which proxies are dead.
+            if purpose == Use::Tunnel {
+                order = self.ways.order();
+            }
         }
         // Boxed, since the compiler does not see through to `Send` otherwise.
-        let asked = self.ways.first_with_signs(|index, sign| -> BoxFuture<'_, Result<Stream, Miss<Error>>> {
+        let asked = self.ways.first_in(order, |index, sign| -> BoxFuture<'_, Result<Stream, Miss<Error>>> {
             Box::pin(async move {
                 match self.ways.item(index) {
                     Way::Direct => {
@@ -265,9 +302,7 @@ impl Proxies {
                         sign.give();
                         self.direct(to, addresses, finish).await.map_err(Miss::Unable)
                     }
-                    Way::Server(server) if purpose == Use::Requests && server.is_http() => {
-                        server.reach(to, &sign).await
-                    }
+                    Way::Server(server) if purpose != Use::Tunnel && server.is_http() => server.reach(to, &sign).await,
                     Way::Server(server) => {
                         let addresses = match server.config.kind {
                             Kind::Socks5 => look_up().await.map_err(Miss::Unable)?,
@@ -306,11 +341,13 @@ impl Proxies {
     fn tell_changes(&self) {
         for (way, last) in self.ways.iter() {
             let (Way::Server(server), Some(last)) = (way, last) else { continue };
-            if server.is_known_dead.swap(last.is_dead, Ordering::Relaxed) == last.is_dead {
+            // One that can be connected to has not let us in yet.
+            let is_dead = last.is_dead || server.is_closed_to_us.load(Ordering::Relaxed);
+            if server.is_known_dead.swap(is_dead, Ordering::Relaxed) == is_dead {
                 continue;
             }
             match last.failure {
-                Some(reason) if last.is_dead => {
+                Some(reason) if is_dead => {
                     log::warn!("proxy is out of order proxy={} reason={reason}", server.config.name);
                 }
                 Some(_) | None => log::info!("proxy works again proxy={}", server.config.name),

@@ -23,6 +23,18 @@ impl Host {
             Err(_) => Self::Name(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase()),
         }
     }
+
+    /// Does as [`Host::parse`], and returns nothing for what is no address and cannot be the name of a host.
+    pub fn checked(text: &str) -> Option<Self> {
+        let host = Self::parse(text);
+        let Self::Name(name) = &host else { return Some(host) };
+        let is_label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        // What ends in a number is an address with a slip in it.
+        let is_slip = name.rsplit('.').next().is_some_and(|label| label.parse::<u64>().is_ok());
+        (name.split('.').all(is_label) && !is_slip).then_some(host)
+    }
 }
 
 impl fmt::Display for Host {
@@ -86,6 +98,17 @@ mod tests {
             [("A.Example.", "a.example:53"), ("192.0.2.1", "192.0.2.1:53"), ("[::1]", "[::1]:53"), ("::1", "[::1]:53")]
         {
             assert_eq!(Target { host: Host::parse(text), port: 53 }.to_string(), printed);
+        }
+    }
+
+    /// Names that cannot be names are told from those that can.
+    #[test]
+    fn names_of_hosts() {
+        for text in ["a", "A.Example.", "xn--bcher-kva.example", "my_host", "10.0.0.1", "::1", "[::1]", "1.example"] {
+            assert_eq!(Host::checked(text), Some(Host::parse(text)), "{text}");
+        }
+        for text in ["", ".", "a..b", "10.0.0", "1", "a b", "a%20b", "[::1", "bücher.example"] {
+            assert_eq!(Host::checked(text), None, "{text}");
         }
     }
 

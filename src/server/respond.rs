@@ -54,7 +54,7 @@ pub(super) fn failed(resource: &Resource, error: &Error) -> Response<Body> {
     let status = match error {
         Error::NotFound { is_remembered: true, .. } => CacheStatus::hit().with_detail("negative"),
         Error::NotStored(_) => CacheStatus::unanswered("not-stored"),
-        Error::Offline { .. } | Error::UnknownOffline(_) => CacheStatus::unanswered("offline"),
+        Error::Offline { .. } | Error::UnknownOffline { .. } => CacheStatus::unanswered("offline"),
         Error::NotFound { .. } | Error::Upstream { .. } | Error::PrivateLookup(_) | Error::Busy | Error::Store(_) => {
             CacheStatus::forwarded(Forward::UriMiss, false)
         }
@@ -206,7 +206,7 @@ mod tests {
             (Error::NotFound { status: 404, body: body.clone(), is_remembered: false }, 404, false),
             (Error::NotFound { status: 410, body: body.clone(), is_remembered: true }, 410, false),
             (Error::NotStored(resource.clone()), 404, false),
-            (Error::UnknownOffline(resource.clone()), 404, false),
+            (Error::UnknownOffline { resource: resource.clone(), reason: reason.clone() }, 404, false),
             (Error::Offline { resource: resource.clone(), reason: reason.clone() }, 504, true),
             (Error::PrivateLookup(resource.clone()), 403, false),
             (failed(Failure::NotFound(said(404))), 404, false),

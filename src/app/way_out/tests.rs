@@ -65,8 +65,8 @@ async fn what_people_are_told() {
             "proxy: [socks5://u:s3cret@192.0.2.9, http://proxy:8080, direct]\nno_proxy: .corp.example",
             &[
                 "proxy: socks5://***@192.0.2.9, given addresses: names of upstreams are resolved here",
-                "proxy: then http://proxy:8080, given names, which it resolves itself",
-                "proxy: then none, directly",
+                "proxy: else http://proxy:8080, given names, which it resolves itself",
+                "proxy: else none, directly",
                 "no proxy: for .corp.example",
                 "bootstrap: the system's resolver, for the names of proxies and DNS servers",
             ],
@@ -74,7 +74,7 @@ async fn what_people_are_told() {
         (
             "dns_bootstrap: [9.9.9.9, tls://192.0.2.2]",
             &[
-                "bootstrap: udp://9.9.9.9:53, then tls://192.0.2.2:853 directly, for the names of proxies and DNS servers",
+                "bootstrap: udp://9.9.9.9:53, else tls://192.0.2.2:853 directly, for the names of proxies and DNS servers",
             ],
         ),
         (
@@ -82,7 +82,7 @@ async fn what_people_are_told() {
              {url: 'https://c.example', proxy: 'http://u:s3cret@192.0.2.9,direct'}]",
             &[
                 "upstream: https://***@b.example directly, its name looked up by the system's resolver",
-                "upstream: https://c.example through http://***@192.0.2.9, then direct",
+                "upstream: https://c.example through http://***@192.0.2.9, else direct",
             ],
         ),
     ];

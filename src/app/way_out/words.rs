@@ -3,8 +3,9 @@
 //! Called by `way_out`, `announce` and `upstreams`; calls `config` and `net` for names, which come masked from there: no
 //! secret gets into a line.
 
-use crate::config::{Config, ProxyEntry, ProxyKind, UpstreamRoute};
+use crate::config::{Config, UpstreamRoute};
 use crate::net::egress::{Egress, Route};
+use crate::net::proxy::{Entry, Kind};
 use crate::net::target::Host;
 
 /// What a line is about, and what it says.
@@ -14,14 +15,14 @@ pub(in crate::app) type Line = (&'static str, String);
 pub(super) fn lines(config: &Config, of_all: &Route) -> Vec<Line> {
     let mut lines = Vec::new();
     for (index, entry) in config.proxies.iter().enumerate() {
-        let then = if index == 0 { "" } else { "then " };
+        let then = if index == 0 { "" } else { "else " };
         match entry {
-            ProxyEntry::Direct if config.proxies.len() == 1 => {}
-            ProxyEntry::Direct => lines.push(("proxy", format!("{then}none, directly"))),
-            ProxyEntry::Server(server) => {
+            Entry::Direct if config.proxies.len() == 1 => {}
+            Entry::Direct => lines.push(("proxy", format!("{then}none, directly"))),
+            Entry::Server(server) => {
                 let who = match server.kind {
-                    ProxyKind::Socks5 => "given addresses: names of upstreams are resolved here",
-                    ProxyKind::Http | ProxyKind::Https | ProxyKind::Socks5h => "given names, which it resolves itself",
+                    Kind::Socks5 => "given addresses: names of upstreams are resolved here",
+                    Kind::Http | Kind::Https | Kind::Socks5h => "given names, which it resolves itself",
                 };
                 lines.push(("proxy", format!("{then}{entry}, {who}")));
             }
@@ -35,7 +36,7 @@ pub(super) fn lines(config: &Config, of_all: &Route) -> Vec<Line> {
         let text = "not asked for the names of upstreams, which the proxy resolves; only for what no proxy leads to";
         lines.push(("dns", text.to_owned()));
     }
-    let servers = config.dns_bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>().join(", then ");
+    let servers = config.dns_bootstrap.iter().map(ToString::to_string).collect::<Vec<_>>().join(", else ");
     if !servers.is_empty() {
         lines.push(("bootstrap", format!("{servers} directly, for the names of proxies and DNS servers")));
     } else if has_names(config) {
@@ -54,8 +55,8 @@ fn has_names(config: &Config) -> bool {
     let proxies = routes.iter().filter_map(|route| route.proxies.as_ref()).chain([&config.proxies]).flatten();
     let dns = routes.iter().filter_map(|route| route.dns.as_ref()).chain([&config.dns]).flatten();
     let of_proxies = proxies.filter_map(|entry| match entry {
-        ProxyEntry::Direct => None,
-        ProxyEntry::Server(server) => Some(&server.host),
+        Entry::Direct => None,
+        Entry::Server(server) => Some(&server.host),
     });
     of_proxies.chain(dns.map(|server| &server.host)).any(|host| matches!(host, Host::Name(_)))
 }
@@ -65,14 +66,14 @@ pub(in crate::app) fn of_one(own: &UpstreamRoute, egress: &Egress) -> String {
     let Route { proxies, resolver } = egress.route();
     let way = own.proxies.as_ref().map(|_| {
         if proxies.has_proxies() {
-            format!(" through {}", proxies.names().join(", then "))
+            format!(" through {}", proxies.names().join(", else "))
         } else {
             " directly".to_owned()
         }
     });
     let look_up = own.dns.as_ref().filter(|_| !proxies.resolves_names()).map(|_| {
         let ways = resolver.ways();
-        let by = if ways.is_empty() { "the system's resolver".to_owned() } else { ways.join(", then ") };
+        let by = if ways.is_empty() { "the system's resolver".to_owned() } else { ways.join(", else ") };
         format!(", its name looked up by {by}")
     });
     way.unwrap_or_default() + &look_up.unwrap_or_default()

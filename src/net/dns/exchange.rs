@@ -25,6 +25,7 @@ use trust_dns_resolver::proto::op::{DnsRequest, Message};
 
 use crate::net::dial;
 use crate::net::dns::https;
+use crate::net::dns::prompt::Prompt;
 use crate::net::dns::reply::{Dress, Question, Reply};
 use crate::net::stream::Stream;
 use crate::net::target::Host;
@@ -57,7 +58,7 @@ impl Connection {
     pub(super) fn over(stream: Stream, tasks: &Tasks) -> Self {
         // Hickory only compares this with itself.
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let (stream, sender) = TcpStream::from_stream(AsyncIoTokioAsStd(stream), nowhere);
+        let (stream, sender) = TcpStream::from_stream(AsyncIoTokioAsStd(Prompt(stream)), nowhere);
         let multiplexer = DnsMultiplexer::new(TcpClientStream::from_stream(stream), sender)
             .with_timeout(FORGOTTEN_AFTER)
             .with_max_active_requests(4 * QUESTIONS_MAX);

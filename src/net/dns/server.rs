@@ -69,6 +69,8 @@ enum Half {
 
 /// Why one attempt failed.
 enum Fault {
+    /// There was no answer.
+    Silent,
     /// Another one may go better.
     Again(String),
     /// Another one would end the same way.
@@ -140,6 +142,11 @@ impl Server {
     /// Returns its name as people write it.
     pub(crate) fn name(&self) -> &str {
         &self.config.name
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Looks up both families of a name, within `limit` in all.
@@ -252,6 +259,7 @@ impl Server {
                     last = Some(Ok(reply));
                 }
                 Ok(reply) => return Ok(reply),
+                Err(Fault::Silent) => last = None,
                 Err(Fault::Again(text)) => last = Some(Err(text)),
                 Err(Fault::Over(text)) => return Err(text),
             }
@@ -271,13 +279,13 @@ impl Server {
         }
         let began = self.clock.steady();
         let addresses = timeout(left, self.reach.addresses(&self.config)).await;
-        let addresses = addresses.map_err(|_| Fault::Over(silence(left)))?.map_err(Fault::Over)?;
+        let addresses = addresses.map_err(|_| Fault::Silent)?.map_err(Fault::Over)?;
         let left = left.saturating_sub(self.clock.steady().duration_since(began));
         let limit = left.min(patience);
         let asked = exchange::ask_datagram(&addresses, self.config.port, question, dress);
         let reply = match timeout(limit, asked).await {
             Ok(reply) => reply.map_err(Fault::Over)?,
-            Err(_) => return Err(Fault::Again(silence(limit))),
+            Err(_) => return Err(Fault::Silent),
         };
         if !reply.is_truncated {
             return Ok(reply);
@@ -287,7 +295,11 @@ impl Server {
             Ok(reply) => Ok(reply),
             // What did fit is true all the same.
             Err(_) if reply.records.iter().any(|record| matches!(record.data, Data::Address(_))) => Ok(reply),
-            Err(Fault::Again(text) | Fault::Over(text)) => {
+            Err(fault) => {
+                let text = match fault {
+                    Fault::Silent => silence(left),
+                    Fault::Again(text) | Fault::Over(text) => text,
+                };
                 Err(Fault::Over(format!("the answer is too long for UDP, and over TCP: {text}")))
             }
         }
@@ -319,7 +331,7 @@ impl Server {
             }
             Err(_) => {
                 self.discard(number, Some(asked_at));
-                Err(Fault::Again(silence(limit)))
+                Err(Fault::Silent)
             }
         }
     }

@@ -108,9 +108,8 @@ impl Responder {
 
 /// Makes our side of a server, reached without TLS whatever its transport.
 pub(crate) fn server(config: ServerConfig) -> Server {
-    let (trust, clock) = (Trust::load(&[]).unwrap(), Clock::system());
-    let transport = config.transport;
-    Server::new(config, transport, Arc::new(Bare), &trust, Tasks::new(), clock)
+    let (trust, transport) = (Trust::load(&[]).unwrap(), config.transport);
+    Server::new(config, transport, Arc::new(Bare), &trust, Tasks::new(), Clock::system())
 }
 
 struct Bare;
@@ -156,11 +155,9 @@ async fn serve_tcp(listener: TcpListener, script: Arc<Script>, tasks: Tasks) {
             let serve = async {
                 while let Ok(length) = stream.read_u16().await {
                     let mut bytes = vec![0; length.into()];
-                    stream.read_exact(&mut bytes).await.unwrap();
-                    let Some(answers) = play(script(&Message::from_vec(&bytes).unwrap(), Came::Tcp(number))).await
-                    else {
-                        break;
-                    };
+                    let Ok(_) = stream.read_exact(&mut bytes).await else { break };
+                    let Ok(message) = Message::from_vec(&bytes) else { break };
+                    let Some(answers) = play(script(&message, Came::Tcp(number))).await else { break };
                     for bytes in answers {
                         let mut framed = u16::try_from(bytes.len()).unwrap().to_be_bytes().to_vec();
                         framed.extend(bytes);

@@ -69,7 +69,7 @@ impl Connector {
         };
         let proxies = &self.route.proxies;
         if let Some(way) = self.way {
-            let (used, stream) = proxies.connect_for_requests(&to, resolve).await.map_err(Error::from)?;
+            let (used, stream) = proxies.connect_for_requests(way, &to, resolve).await.map_err(Error::from)?;
             if used != way {
                 return Err(Failure::OtherWay(used));
             }

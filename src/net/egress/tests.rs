@@ -124,6 +124,23 @@ async fn a_proxys_password_is_for_it_alone() {
     assert_eq!(ask(&alone, "http://nowhere.invalid/").await, Err(expected));
 }
 
+/// A proxy that cannot reach the target is not dead, and the next one is asked; when it is the only one, the error names
+/// it and what it said.
+#[tokio::test]
+async fn a_proxy_that_cannot_reach_the_target() {
+    let failing =
+        "HTTP/1.1 503 Service Unavailable\r\nX-Squid-Error: ERR_CONNECT_FAIL 111\r\nContent-Length: 0\r\n\r\n";
+    let (unable, good) = (Server::start(failing).await, Server::start(GOOD).await);
+    let list = egress(vec![unable.proxy("http", ""), good.proxy("http", "")], "");
+    for _ in 0..2 {
+        assert_eq!(ask(&list, "http://nowhere.invalid/").await.as_deref(), Ok("200 hi"));
+    }
+    assert_eq!((unable.heads().len(), good.heads().len()), (2, 2));
+    let said = ask(&egress(vec![unable.proxy("http", "")], ""), "http://nowhere.invalid/").await.unwrap_err();
+    let through = format!("through http://127.0.0.1:{}", unable.port);
+    assert_eq!(said, format!("connect: nowhere.invalid:80: {through}: status 503: ERR_CONNECT_FAIL 111"));
+}
+
 /// A dead proxy is passed over, and the next requests do not meet it; when it is the only one, the error names it.
 #[tokio::test]
 async fn dead_proxies_are_passed_over() {

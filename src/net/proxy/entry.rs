@@ -1,7 +1,10 @@
 //! Proxies as they are configured: how to speak to one, where it is, what it wants to know.
 //!
 //! Owns [`Entry`] and [`ServerConfig`]. Made by `config`, read by `proxy`; calls nothing. Texts never repeat what was
-//! given, since that may hold a password.
+//! given, since that may hold a password. A comma separates entries, so one inside a password is written `%2C`.
+//! Source: the settings go-proxy documents; RFC 1929 (lengths for SOCKS5), RFC 7617 section 2 (no colon in a user name).
+
+use std::fmt;
 
 use url::Url;
 
@@ -22,7 +25,7 @@ pub enum Kind {
 }
 
 /// One proxy as configured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// How it is spoken to.
     pub kind: Kind,
@@ -37,7 +40,7 @@ pub struct ServerConfig {
 }
 
 /// One place in the list of proxies.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// No proxy: `direct`.
     Direct,
@@ -51,23 +54,22 @@ impl Entry {
     /// # Errors
     /// What is wrong; the text does not repeat what was given, which may hold a password.
     pub fn parse(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "not a proxy: write http://host:port, https://…, socks5://…, socks5h://… or direct";
         if text == "direct" {
             return Ok(Self::Direct);
         }
-        let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let url = Url::parse(&text).map_err(|err| err.to_string())?;
+        let scheme = if text.contains("://") { "" } else { "http://" };
+        let url = Url::parse(&format!("{scheme}{text}")).map_err(|_| EXPECTED)?;
         let (kind, usual_port) = match url.scheme() {
             "http" => (Kind::Http, 80),
             "https" => (Kind::Https, 443),
             "socks5" => (Kind::Socks5, 1080),
             "socks5h" => (Kind::Socks5h, 1080),
-            _ => return Err("a proxy begins with http://, https://, socks5:// or socks5h://".to_owned()),
+            _ => return Err("the scheme must be http, https, socks5 or socks5h".to_owned()),
         };
-        let host = url.host_str().filter(|host| !host.is_empty()).ok_or("the proxy's host is missing")?;
-        if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-            return Err("a proxy is a host and a port, and nothing behind them".to_owned());
-        }
-        let (host, port) = (Host::parse(host), url.port().unwrap_or(usual_port));
+        let has_more = !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some();
+        let host = url.host_str().and_then(Host::checked).filter(|_| !has_more).ok_or(EXPECTED)?;
+        let port = url.port().unwrap_or(usual_port);
         let url = RedactedUrl::new(url);
         let (_, credentials) = url.split_credentials();
         let is_socks = matches!(kind, Kind::Socks5 | Kind::Socks5h);
@@ -81,6 +83,15 @@ impl Entry {
             }
         }
         Ok(Self::Server(ServerConfig { kind, host, port, credentials, name: url.to_string() }))
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "direct",
+            Self::Server(server) => &server.name,
+        })
     }
 }
 
@@ -127,6 +138,9 @@ mod tests {
             "http://u:hunter2@p.example?x",
             "socks5://hunter2@p.example",
             "http://u%3Av:hunter2@p.example",
+            "socks5://u:hunter2",
+            "socks5://u:hunter2@10.0.0",
+            "socks5://u:hunter2@a..b",
             "http://u:hunter2@p.example:99999",
         ] {
             let said = read(text).unwrap_err();

@@ -39,6 +39,8 @@ pub(super) struct Server {
     tls: Arc<rustls::ClientConfig>,
     /// What one with `https://` has been found to speak.
     speaks: AtomicU8,
+    /// Whether it has refused a request because of who asks, and has taken none since.
+    pub(super) is_closed_to_us: AtomicBool,
     /// Whether the log has been told that it is out of order.
     pub(super) is_known_dead: AtomicBool,
     bootstrap: Arc<Bootstrap>,
@@ -66,6 +68,7 @@ impl Server {
             authorization,
             tls: trust.client(&[b"http/1.1"]),
             speaks: AtomicU8::new(if config.kind == Kind::Https { UNKNOWN } else { PLAIN }),
+            is_closed_to_us: AtomicBool::new(false),
             is_known_dead: AtomicBool::new(false),
             config,
             bootstrap,
@@ -209,7 +212,8 @@ impl Server {
                 let said = format!("status {status} {words}");
                 let said = said.trim_end();
                 match status {
-                    407 => dead(not_let_in(self.authorization.is_some(), said)),
+                    // tinyproxy says 401 for a wrong password.
+                    401 | 407 => dead(not_let_in(self.authorization.is_some(), said)),
                     // Not now.
                     408 | 425 | 429 => Err(self.unable(to, said, false)),
                     // Not a proxy's answer to a target it cannot reach, but to a question it does not want.

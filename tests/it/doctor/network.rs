@@ -158,7 +158,7 @@ fn proxies() {
         (Fault::WrongPassword, "socks5", ["wrong user name or password", "user:password@"]),
         (Fault::WrongPassword, "http", ["wrong user name or password", "user:password@"]),
         (Fault::Reply(2), "socks5", ["not allowed", "allow"]),
-        (Fault::Reply(5), "socks5h", ["refused", "-proxy"]),
+        (Fault::Reply(5), "socks5h", ["does not lead to", "proxy works"]),
         (Fault::Closes, "socks5", ["closed the connection", "-proxy"]),
     ] {
         let relay = Relay::with(fault);
