@@ -22,8 +22,9 @@ use tokio::time::{sleep, timeout};
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// At most this many addresses of one host are tried.
 const ADDRESSES_MAX: usize = 8;
-/// What was sent and is not acknowledged for so long ends the connection.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(20);
+/// What was sent and is not acknowledged for so long ends the connection: a little less than an answer is waited for, so
+/// that a line that died unnoticed is not taken for a slow answer.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(14);
 /// A connection silent for so long is probed, and so often again.
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -47,6 +47,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Receive window of one HTTP/2 stream: enough for 20 MB/s at 50 ms.
 const H2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
+/// After so much silence on an HTTP/2 connection in use the other side is asked whether it is there, and has so long to
+/// answer. Together less than an answer or a stalled body is waited for, so that the next attempt is not made over a
+/// connection that died unnoticed.
+const H2_PING_AFTER: Duration = Duration::from_secs(8);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// How long the steps of one request may take.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -301,8 +307,8 @@ fn pool(connector: Connector) -> Pool {
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
         .http2_initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .http2_keep_alive_interval(Duration::from_secs(20))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(H2_PING_AFTER)
+        .http2_keep_alive_timeout(H2_PING_TIMEOUT)
         .build(connector)
 }
 

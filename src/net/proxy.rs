@@ -302,7 +302,7 @@ impl Proxies {
                         sign.give();
                         self.direct(to, addresses, finish).await.map_err(Miss::Unable)
                     }
-                    Way::Server(server) if purpose != Use::Tunnel && server.is_http() => server.reach(to, &sign).await,
+                    Way::Server(server) if purpose != Use::Tunnel && server.is_http() => server.reach(&sign).await,
                     Way::Server(server) => {
                         let addresses = match server.config.kind {
                             Kind::Socks5 => look_up().await.map_err(Miss::Unable)?,

@@ -91,14 +91,14 @@ impl Server {
         Miss::Unable(Error::Connect { to: to.clone(), reason, is_refused })
     }
 
-    /// Opens a connection to the proxy itself. `to` is what the tunnel will lead to.
-    pub(super) async fn reach(&self, to: &Target, sign: &Sign) -> Result<Stream, Miss<Error>> {
+    /// Opens a connection to the proxy itself.
+    pub(super) async fn reach(&self, sign: &Sign) -> Result<Stream, Miss<Error>> {
         let stream = self.dial().await?;
         sign.give();
         if self.config.kind != Kind::Https || self.speaks.load(Ordering::Relaxed) == PLAIN {
             return Ok(stream);
         }
-        match self.speak_tls(stream, to, sign).await {
+        match self.speak_tls(stream, sign).await {
             Ok(stream) => {
                 self.speaks.store(TLS, Ordering::Relaxed);
                 sign.give();
@@ -134,7 +134,7 @@ impl Server {
     }
 
     /// Does the TLS handshake. As long as it is not known what the proxy speaks, a silence is used to find out.
-    async fn speak_tls(&self, stream: Stream, to: &Target, sign: &Sign) -> Result<Stream, NoTls> {
+    async fn speak_tls(&self, stream: Stream, sign: &Sign) -> Result<Stream, NoTls> {
         let handshake = tls::handshake_io(&self.tls, &self.config.host, stream, self.limits.tls);
         if self.speaks.load(Ordering::Relaxed) == TLS {
             return handshake.await.map_err(|err| NoTls::Failed(tls::explain(&err)));
@@ -143,7 +143,7 @@ impl Server {
         let silence = async {
             // Before others are asked for the same reason.
             sleep(PATIENCE / 2).await;
-            self.is_plain(to).await
+            self.is_plain().await
         };
         let mut silence = std::pin::pin!(silence);
         let mut was_asked = false;
@@ -165,7 +165,7 @@ impl Server {
             Err(err) => {
                 // Some that do not know TLS close the connection at the first line that is none.
                 let is_closed = !was_asked && tls::is_closed(&err);
-                if is_closed && self.is_plain(to).await {
+                if is_closed && self.is_plain().await {
                     return Err(NoTls::Plain);
                 }
                 Err(NoTls::Failed(tls::explain(&err)))
@@ -173,11 +173,13 @@ impl Server {
         }
     }
 
-    /// Finds out whether the proxy takes a `CONNECT` in plain. No password is sent.
-    async fn is_plain(&self, to: &Target) -> bool {
+    /// Finds out whether the proxy takes a `CONNECT` in plain. Neither a password is sent nor what is to be reached:
+    /// both would be there for everybody on the way to read, if it does speak TLS after all.
+    async fn is_plain(&self) -> bool {
+        let itself = Target { host: self.config.host.clone(), port: self.config.port };
         let ask = async {
             let Ok(mut stream) = self.dial().await else { return false };
-            match connect::connect(&mut stream, to, None).await {
+            match connect::connect(&mut stream, &itself, None).await {
                 Ok(()) => true,
                 // That is how servers of TLS answer somebody who speaks HTTP.
                 Err(connect::Failure::Status(status, _)) => status != 400,
@@ -202,7 +204,7 @@ impl Server {
     }
 
     async fn connect(&self, to: &Target, sign: &Sign) -> Result<Stream, Miss<Error>> {
-        let mut stream = self.reach(to, sign).await?;
+        let mut stream = self.reach(sign).await?;
         let limit = self.limits.handshake;
         let dead = |reason: String| Err(Miss::Dead(self.dead(reason)));
         match timeout(limit, connect::connect(&mut stream, to, self.authorization.as_ref())).await {
@@ -235,7 +237,7 @@ impl Server {
 
     /// Opens a tunnel to `at`, which is `to` or one of its addresses.
     async fn socks(&self, at: &Target, to: &Target, sign: &Sign) -> Result<Stream, Miss<Error>> {
-        let stream = self.reach(at, sign).await?;
+        let stream = self.reach(sign).await?;
         let limit = self.limits.handshake;
         let has_spoken = Arc::new(AtomicBool::new(false));
         let asked = socks::connect(stream, at, self.config.credentials.as_ref(), sign, &has_spoken);

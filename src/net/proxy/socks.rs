@@ -68,7 +68,7 @@ fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
         SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => {
             proxy("it wants a user name and a password")
         }
-        SocksError::UnknownAuthMethod => proxy("it wants to know who we are in a way Larder does not know"),
+        SocksError::UnknownAuthMethod => proxy("it answered something Larder does not know"),
         SocksError::InvalidAuthValues(_) => proxy("user name and password must have 1 to 255 bytes each"),
         SocksError::InvalidResponseVersion | SocksError::InvalidReservedByte | SocksError::UnknownAddressType => {
             proxy("it does not speak SOCKS5")
