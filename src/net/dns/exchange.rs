@@ -8,7 +8,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
@@ -28,15 +27,16 @@ use crate::net::dns::https;
 use crate::net::dns::prompt::Prompt;
 use crate::net::dns::reply::{Dress, Question, Reply};
 use crate::net::stream::Stream;
-use crate::net::target::Host;
 use crate::shutdown::Tasks;
 
 /// Questions on their way to one server at a time. Hickory queues 32 messages for a connection and refuses more.
 pub(super) const QUESTIONS_MAX: usize = 24;
 /// When a datagram is sent again, counted from the one before.
 const AGAIN_AFTER: [Duration; 3] = [Duration::from_millis(400), Duration::from_millis(600), Duration::from_secs(1)];
+/// What is said of a server without addresses.
+pub(super) const NO_ADDRESS: &str = "its name has no address";
 /// Addresses of one server that are asked.
-const ADDRESSES_MAX: usize = 4;
+pub(super) const ADDRESSES_MAX: usize = 4;
 /// The largest datagram that is read; longer ones are cut, and then not understood.
 const DATAGRAM_BUFFER_BYTES: usize = 4096;
 /// Beyond any limit of ours, so that a question whose asker is gone is forgotten.
@@ -104,7 +104,7 @@ pub(super) async fn ask_datagram(
         let asked = ask_one_datagram(SocketAddr::new(*address, port), question, dress).await;
         asked.map_err(|err| plain_io(&err))
     });
-    asked.await.map_err(|last| last.unwrap_or_else(no_address))
+    asked.await.map_err(|last| last.unwrap_or_else(|| NO_ADDRESS.to_owned()))
 }
 
 async fn ask_one_datagram(server: SocketAddr, question: &Question, dress: Dress) -> io::Result<Reply> {
@@ -144,68 +144,25 @@ async fn ask_one_datagram(server: SocketAddr, question: &Question, dress: Dress)
     }
 }
 
-/// Connects over QUIC to the first of `addresses` that answers.
-///
-/// # Errors
-/// What the last one said, in plain words. There is no limit in time here but hickory's.
-pub(super) async fn connect_quic(
-    addresses: &[IpAddr],
-    port: u16,
-    host: &Host,
-    tls: &Arc<rustls::ClientConfig>,
-) -> Result<Connection, String> {
-    let name: Arc<str> = match host {
-        Host::Name(name) => name.as_str().into(),
-        Host::Address(address) => address.to_string().into(),
-    };
-    let connected = dial::first(addresses.iter().take(ADDRESSES_MAX), |address| {
-        let builder = QuicClientStream::builder().crypto_config(rustls::ClientConfig::clone(tls));
-        let connecting = builder.build(SocketAddr::new(*address, port), Arc::clone(&name));
-        async move { connecting.await.map_err(|err| plain_words(&err)) }
-    });
-    connected.await.map(Connection::Quic).map_err(|last| last.unwrap_or_else(no_address))
-}
-
-fn no_address() -> String {
-    "its name has no address".to_owned()
-}
-
 /// Returns what an error of hickory's means, in words for people.
-fn plain_words(err: &NetError) -> String {
+pub(super) fn plain_words(err: &NetError) -> String {
     match err {
         NetError::Io(err) => plain_io(err),
         NetError::Timeout => "no answer in time".to_owned(),
         NetError::Dns(DnsError::ResponseCode(code)) => format!("answers with response code {}", u16::from(*code)),
         NetError::Proto(_) => "sent something that is not a DNS message".to_owned(),
         NetError::Message("receiver was canceled") | NetError::Busy => "the connection was closed".to_owned(),
-        NetError::QuinnConnection(err) => plain_quic(&err.to_string()),
+        NetError::QuinnConnection(err) => err.to_string(),
         other => other.to_string(),
     }
 }
 
 fn plain_io(err: &io::Error) -> String {
-    if let Some(inner) = err.get_ref()
-        && inner.to_string().contains("cryptographic handshake")
-    {
-        return plain_quic(&inner.to_string());
-    }
     match err.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused: nothing listens there".to_owned(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => "the connection was closed".to_owned(),
         io::ErrorKind::ConnectionReset => "the connection was reset".to_owned(),
         io::ErrorKind::TimedOut => "no answer in time".to_owned(),
         _ => err.to_string(),
-    }
-}
-
-/// Quinn keeps only the words of an error of TLS; these are rustls's, made as plain as `tls::explain` makes them.
-fn plain_quic(text: &str) -> String {
-    let Some((_, cause)) = text.split_once("invalid peer certificate: ") else { return text.to_owned() };
-    let first_word = cause.split([' ', ':']).next().unwrap_or_default();
-    match first_word {
-        "UnknownIssuer" => "certificate of an unknown authority".to_owned(),
-        _ => cause
-            .strip_prefix("certificate ")
-            .map_or_else(|| format!("certificate: {cause}"), |rest| format!("certificate {rest}")),
     }
 }

@@ -223,7 +223,7 @@ fn judge(form: Form, status: StatusCode, kind: &str, body: &[u8], question: &Que
         200..=299 => {}
         // What servers of the other form say.
         400 | 404 | 405 | 406 | 415 | 501 => return Ok(Outcome::WrongForm(status_text())),
-        401 | 403 => return Err(format!("{}: is there a key missing in its address?", status_text())),
+        401 | 403 => return Err(format!("{}: it refuses us; is a key missing in its address?", status_text())),
         300..=399 => return Err(format!("{}: it is at another address", status_text())),
         _ => return Err(status_text()),
     }
@@ -259,5 +259,6 @@ fn plain_words(err: &hyper::Error) -> String {
     while let Some(cause) = deepest.source() {
         deepest = cause;
     }
-    deepest.to_string()
+    let text = deepest.to_string();
+    if text.starts_with("stream error received") { "the server broke the request off".to_owned() } else { text }
 }

@@ -22,6 +22,7 @@ use crate::net::candidates::Miss;
 use crate::net::dns::cache::interleave;
 use crate::net::dns::exchange::{self, Connection, QUESTIONS_MAX};
 use crate::net::dns::https::{self, KnownForm};
+use crate::net::dns::quic::Quic;
 use crate::net::dns::reply::{Data, Dress, Family, Meaning, Question, Reply};
 use crate::net::dns::{Boxed, Reach, ServerConfig, Transport};
 use crate::net::tls::Trust;
@@ -33,6 +34,8 @@ const ATTEMPTS_MAX: usize = 3;
 const V6_PATIENCE: Duration = Duration::from_millis(50);
 /// How long IPv4 addresses are waited for once there are IPv6 ones: longer, since many sites reach only the former.
 const V4_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an answer is waited for on a connection that was made for an earlier question.
+const REUSED_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that was last used longer ago is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Names that an alias leads to which are asked for one after the other.
@@ -97,6 +100,7 @@ pub(crate) struct Server {
     transport: Transport,
     reach: Arc<dyn Reach>,
     tls: Option<Arc<ClientConfig>>,
+    quic: Option<Quic>,
     slot: Mutex<Slot>,
     connecting: tokio::sync::Mutex<()>,
     questions: Semaphore,
@@ -118,17 +122,18 @@ impl Server {
         clock: Clock,
     ) -> Self {
         let tls = match transport {
-            Transport::Udp | Transport::Tcp => None,
+            Transport::Udp | Transport::Tcp | Transport::Quic => None,
             // Some servers refuse whoever names a protocol they do not.
             Transport::Tls => Some(trust.client(&[])),
             Transport::Https => Some(trust.client(&[b"h2", b"http/1.1"])),
-            Transport::Quic => Some(trust.client(&[b"doq"])),
         };
+        let quic = (transport == Transport::Quic).then(|| Quic::new(trust));
         Self {
             config: Arc::new(config),
             transport,
             reach,
             tls,
+            quic,
             slot: Mutex::default(),
             connecting: tokio::sync::Mutex::new(()),
             questions: Semaphore::new(QUESTIONS_MAX),
@@ -318,6 +323,8 @@ impl Server {
             Err(_) => return Err(Fault::Over(format!("no connection within {} s", seconds(left)))),
         };
         let asked_at = self.clock.steady();
+        // One that was silent since it was last used may have died without a word.
+        let patience = if is_new { patience } else { patience.min(REUSED_PATIENCE) };
         let limit = left.saturating_sub(asked_at.duration_since(began)).min(patience);
         match timeout(limit, connection.ask(question, dress)).await {
             Ok(Ok(reply)) => {
@@ -370,15 +377,12 @@ impl Server {
 
     async fn connect(&self) -> Result<Connection, String> {
         let config = &self.config;
-        let (tls, is_https) = match (self.transport, &self.tls) {
-            (Transport::Quic, Some(tls)) => {
-                let addresses = self.reach.addresses(config).await?;
-                return exchange::connect_quic(&addresses, config.port, &config.host, tls).await;
-            }
-            (transport, tls) => (tls.as_ref(), transport == Transport::Https),
-        };
-        let stream = self.reach.open(config, tls).await?;
-        if is_https {
+        if let Some(quic) = &self.quic {
+            let addresses = self.reach.addresses(config).await?;
+            return quic.connect(&addresses, config.port, &config.host).await.map(Connection::Quic);
+        }
+        let stream = self.reach.open(config, self.tls.as_ref()).await?;
+        if self.transport == Transport::Https {
             let form = Arc::clone(&self.form);
             let connection = https::Connection::over(stream, Arc::clone(config), form, &self.tasks).await?;
             return Ok(Connection::Https(connection));

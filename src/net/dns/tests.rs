@@ -339,7 +339,7 @@ async fn failures_of_https() {
     for (status, kind, body, expected) in [
         ("404 Not Found", "text/html", &b""[..], "dead: no DNS over HTTPS at this path: HTTP 404 Not Found"),
         ("200 OK", "text/html", b"<html>", "dead: sent a web page instead of an answer"),
-        ("403 Forbidden", "", b"", "dead: HTTP 403 Forbidden: is there a key missing in its address?"),
+        ("403 Forbidden", "", b"", "dead: HTTP 403 Forbidden: it refuses us; is a key missing in its address?"),
         ("302 Found", "", b"", "dead: HTTP 302 Found: it is at another address"),
         ("503 Service Unavailable", "", b"", "dead: HTTP 503 Service Unavailable"),
         ("200 OK", "application/dns-message", b"xx", "dead: sent something that is not a DNS message"),
