@@ -124,6 +124,7 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
             cache: Arc::clone(&cache),
             started: clock.steady(),
             checks: doctor::latest(config, &way_out, &cache),
+            looking: Arc::default(),
         },
         cache: Arc::clone(&cache),
         log_requests: config.log_requests,

@@ -324,10 +324,12 @@ mod tests {
     #[test]
     fn subcommands() {
         let targets = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let cases: [(&[&str], Command); 10] = [
+        let cases: [(&[&str], Command); 12] = [
             (&[], Command::Serve),
             (&["serve"], Command::Serve),
             (&["check-config"], Command::CheckConfig),
+            (&["doctor"], Command::Doctor { is_json: false }),
+            (&["doctor", "-json", "-proxy", "socks5://a"], Command::Doctor { is_json: true }),
             (&["status"], Command::Status),
             (&["gc"], Command::Gc { dry_run: false }),
             (&["gc", "--dry-run"], Command::Gc { dry_run: true }),

@@ -55,15 +55,7 @@ const SIGNS: [(Fault, &[&str]); 16] = [
     (Fault::ServerFailed, &["servfail", "server failure", "temporary failure in name resolution"]),
     (
         Fault::RefusedThere,
-        &[
-            "connect refused",
-            "not allowed by",
-            "does not connect for",
-            "refuses to answer",
-            "status 403",
-            "status 405",
-            "status 5",
-        ],
+        &["connect refused", "not allowed by", "does not connect for", "refuses to answer", "status 403", "status 405"],
     ),
     (Fault::NoWay, &["unreachable", "no route to host"]),
     (Fault::NothingThere, &["connection refused"]),

@@ -69,7 +69,7 @@ fn judge(name: String, is_given_requests: bool, target: &str, answer: Result<Sta
         // Through a tunnel it is the upstream's own answer, whatever it is.
         Ok(status) if is_given_requests && matches!(status.as_u16(), 403 | 405 | 500..=599) => {
             let text = format!("answers {status} to a request for {target}, or the upstream behind it does");
-            let hint = hints::of_proxy(&format!("status {}", status.as_u16()));
+            let hint = hints::of_tunnel(&format!("status {}", status.as_u16()));
             Check::new(STEP, name, Outcome::Warn, text).hint(hint)
         }
         Ok(_) => Check::new(STEP, name, Outcome::Pass, format!("leads to {target}")),

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::cache::Cache;
@@ -32,6 +33,8 @@ pub struct Admin {
     pub started: Instant,
     /// Tells of the way out.
     pub checks: Checks,
+    /// Held by the one who asks the disk: a dead one gets one thread, however often somebody asks.
+    pub looking: Arc<Mutex<()>>,
 }
 
 impl Admin {
@@ -50,7 +53,16 @@ impl Admin {
 
     async fn verbose_report(&self) -> Value {
         let checks = Arc::clone(&self.checks);
-        let checks = timeout(CHECKS_TIMEOUT, store::blocking(move || Ok(checks()))).await;
+        let looking = Arc::clone(&self.looking);
+        let look = async {
+            let turn = looking.lock_owned().await;
+            let work = move || {
+                let _turn = turn;
+                Ok(checks())
+            };
+            store::blocking(work).await
+        };
+        let checks = timeout(CHECKS_TIMEOUT, look).await;
         let mut report = self.report();
         report["checks"] = match checks {
             Ok(Ok(checks)) => json!(checks),

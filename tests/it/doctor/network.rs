@@ -144,6 +144,29 @@ fn dns_servers() {
     report.expect("FAIL", "dns", &[&closed]).expect("ok", "upstream", &["answers 200"]).ends(1);
 }
 
+/// Certificates of DNS servers and of proxies are told as those of upstreams are, with the setting that would help.
+#[test]
+fn certificates_on_the_way() {
+    let (Some(ours), Some(other)) = (Authority::new("Office Root"), Authority::new("Other Root")) else { return };
+    let ca = ours.file();
+    let ca = ca.to_str().unwrap();
+    for (certificate, said, dns_hint, proxy_hint) in [
+        (ours.sign_expired(&["127.0.0.1"]), "certificate expired on 2024-05-01", "renew", "renew"),
+        (ours.sign(&["b.example"]), "certificate is for b.example, not for 127.0.0.1", "-dns", "name the proxy"),
+        (other.sign(&["127.0.0.1"]), "certificate of an unknown authority", "-dns-ca FILE", "-ca FILE"),
+    ] {
+        let server = Tls::start(&certificate);
+        let name = server.url("127.0.0.1").replace("https", "tls");
+        let report = doctor(&["-dns-ca", ca, "-dns", &name, "-upstream", "https://a.example"]);
+        report.expect("FAIL", "dns", &[&name, said, dns_hint]);
+        report.expect("FAIL", "upstream", &["dns: ", &name, said]).ends(1);
+        let name = server.url("127.0.0.1");
+        let report = doctor(&["-ca", ca, "-proxy", &name, "-upstream", "https://a.example"]);
+        report.expect("FAIL", "proxy", &[&name, said, proxy_hint]);
+        report.expect("FAIL", "upstream", &["proxy: ", &name, said]).ends(1);
+    }
+}
+
 /// What proxies do wrong is told of each.
 #[test]
 fn proxies() {
