@@ -27,8 +27,8 @@ pub(crate) use client::{Answer, client_from, connect_from, raw, read_rest, send,
 pub(crate) use fakeclock::FakeClock;
 pub(crate) use go::Go;
 pub(crate) use larder::{Larder, Start, kill_process, run_command};
-pub(crate) use names::{ABSENT, Names};
-pub(crate) use netns::{Host, Net, Process, Watch, Wire};
+pub(crate) use names::Names;
+pub(crate) use netns::{Host, Net, Process, Wire};
 pub(crate) use relay::{Fault, Relay};
 pub(crate) use reqwest::Method;
 pub(crate) use serde_json::json;

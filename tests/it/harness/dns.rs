@@ -39,7 +39,11 @@ impl Zone {
 
     /// Returns it as a hosts file.
     pub(crate) fn hosts_file(&self) -> String {
-        self.0.iter().map(|(name, address)| format!("{address} {name}\n")).collect()
+        let mut text = String::new();
+        for (name, address) in &self.0 {
+            writeln!(text, "{address} {name}").unwrap();
+        }
+        text
     }
 
     /// Returns its lines in the notation of zone files.

@@ -1,45 +1,49 @@
-//! A DNS server of our own on a loopback port, over UDP: every name has the address 127.0.0.1, but not every time,
-//! and [`ABSENT`] does not exist.
+//! A DNS server of our own on a loopback port, over UDP: every name has the address 127.0.0.1, but not every time.
 //!
 //! Called by the tests of the way out that need no network of their own. Format: RFC 1035, section 4; what a question
 //! has behind its first name (EDNS) is not answered.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The one name that it does not know.
-pub(crate) const ABSENT: &str = "absent.test";
-
-/// The type of an IPv4 address, and the codes of a server that failed and of a name that does not exist.
+/// The type of an IPv4 address, and the code of a server that failed.
 const A: [u8; 2] = [0, 1];
 const SERVFAIL: u8 = 2;
-const NXDOMAIN: u8 = 3;
 
 /// A running server; it ends when dropped.
 pub(crate) struct Names {
     address: SocketAddr,
-    asked: Arc<AtomicU64>,
+    asked: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Names {
-    /// Starts one whose answers last `ttl_s` seconds; one question in `fails_one_in` gets SERVFAIL, and one in
-    /// `silent_one_in` nothing.
-    pub(crate) fn start(ttl_s: u32, fails_one_in: u64, silent_one_in: u64) -> Self {
+    /// Starts one that always answers, for `ttl_s` seconds.
+    pub(crate) fn start(ttl_s: u32) -> Self {
+        Self::failing(ttl_s, usize::MAX, usize::MAX)
+    }
+
+    /// Starts one that gives SERVFAIL to one question in `fails_one_in`, and nothing to one in `silent_one_in`.
+    pub(crate) fn failing(ttl_s: u32, fails_one_in: usize, silent_one_in: usize) -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let address = socket.local_addr().unwrap();
-        let (asked, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let (count, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
+        let (asked, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (kept, stopped) = (Arc::clone(&asked), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let mut packet = [0; 1500];
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut packet) else { continue };
-                let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+                let Some(name) = name(&packet[..length]) else { continue };
+                let number = {
+                    let mut kept = kept.lock().unwrap();
+                    kept.push(name);
+                    kept.len()
+                };
                 if number % silent_one_in != 0
                     && let Some(answer) = answer(&packet[..length], ttl_s, number % fails_one_in == 0)
                 {
@@ -55,9 +59,9 @@ impl Names {
         format!("udp://{}", self.address)
     }
 
-    /// Returns how many questions came.
-    pub(crate) fn asked(&self) -> u64 {
-        self.asked.load(Ordering::Relaxed)
+    /// Returns the names it was asked for, in order; most are asked for twice, for one family of addresses each.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 }
 
@@ -70,6 +74,20 @@ impl Drop for Names {
     }
 }
 
+/// Returns the name that is asked for.
+fn name(question: &[u8]) -> Option<String> {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    loop {
+        let length = usize::from(*question.get(at)?);
+        if length == 0 {
+            return Some(labels.join("."));
+        }
+        labels.push(String::from_utf8_lossy(question.get(at + 1..at + 1 + length)?).to_lowercase());
+        at += 1 + length;
+    }
+}
+
 fn answer(question: &[u8], ttl_s: u32, is_failure: bool) -> Option<Vec<u8>> {
     // Twelve bytes of header, then labels up to the empty one, then type and class.
     let mut end = 12;
@@ -77,9 +95,8 @@ fn answer(question: &[u8], ttl_s: u32, is_failure: bool) -> Option<Vec<u8>> {
         end += 1 + usize::from(question[end]);
     }
     let kind = question.get(end + 1..end + 3)?;
-    let is_absent = question.get(12..end)? == b"\x06absent\x04test";
-    let code = if is_failure { SERVFAIL } else { u8::from(is_absent) * NXDOMAIN };
-    let has_answer = kind == A && code == 0;
+    let code = if is_failure { SERVFAIL } else { 0 };
+    let has_answer = kind == A && !is_failure;
     let mut bytes = question.get(..2)?.to_vec();
     // A response, recursion wanted and given; one question, perhaps one answer.
     bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::from(has_answer), 0, 0, 0, 0]);

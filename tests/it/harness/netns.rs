@@ -21,7 +21,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use rustix::process::{Pid, Signal};
 
 pub(crate) use process::Process;
-pub(crate) use watch::Watch;
+use watch::Watch;
 
 /// What the name of every namespace begins with; the process id of the test follows.
 const PREFIX: &str = "larder-it-";
@@ -37,11 +37,18 @@ static SETTING_UP: Mutex<()> = Mutex::new(());
 static SWEPT: LazyLock<()> = LazyLock::new(|| {
     for name in file_names(NAMESPACES).chain(file_names(ETC)) {
         let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+        if owner.is_some_and(|pid| !is_test(pid)) {
             remove_namespace(&name);
         }
     }
 });
+
+/// Returns whether this process is a test binary that runs: what was killed has no program any more, even where nobody
+/// has taken note of its end, and a number that was given anew has another one.
+fn is_test(pid: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"));
+    program.is_ok_and(|program| program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("it-")))
+}
 
 fn file_names(folder: &str) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
@@ -94,6 +101,11 @@ pub(crate) struct Net {
 pub(crate) struct Wire(u32);
 
 impl Wire {
+    /// Returns the name of the link that every host on it has.
+    fn link(self) -> String {
+        format!("eth{}", self.0)
+    }
+
     /// Returns the IPv4 address with this number.
     pub(crate) fn v4(self, number: u8) -> Ipv4Addr {
         match self.0 {
@@ -111,9 +123,13 @@ impl Wire {
 }
 
 impl Net {
-    /// Makes an empty one. Without root or `ip netns` it prints so and returns `None`: the test is left out.
+    /// Makes an empty one. Without root, `ip netns` or IPv6 it prints so and returns `None`: the test is left out.
     pub(crate) fn new() -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        if !Path::new("/proc/net/if_inet6").is_file() {
+            println!("left out, it needs IPv6");
+            return None;
+        }
         let name = format!("{PREFIX}{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let setting_up = SETTING_UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         LazyLock::force(&SWEPT);
@@ -170,7 +186,7 @@ impl Net {
         });
         let (mut own, mut theirs) = ("link set lo up\n".to_owned(), String::new());
         for (wire, _) in places {
-            let (link, peer) = (host.link(*wire), format!("h{index}w{}", wire.0));
+            let (link, peer) = (wire.link(), format!("h{index}w{}", wire.0));
             writeln!(own, "link add {link} type veth peer name {peer} netns {wires}\nlink set {link} up").unwrap();
             writeln!(theirs, "link set {peer} master wire{} up", wire.0).unwrap();
         }
@@ -213,10 +229,6 @@ struct Inner {
 }
 
 impl Host {
-    fn link(&self, wire: Wire) -> String {
-        format!("eth{}", wire.0)
-    }
-
     /// Returns its name.
     pub(crate) fn name(&self) -> &str {
         &self.0.name
@@ -248,7 +260,7 @@ impl Host {
 
     /// Adds the addresses of this number, both families.
     pub(crate) fn add_address(&self, wire: Wire, number: u8) {
-        let link = self.link(wire);
+        let link = wire.link();
         // Without the wait for a neighbour of the same address, in which an IPv6 address cannot be used yet.
         let commands =
             format!("addr add {}/24 dev {link}\naddr add {}/64 dev {link} nodad\n", wire.v4(number), wire.v6(number));
@@ -286,11 +298,11 @@ impl Host {
 
     /// Makes the pair of addresses between it and the machine, once, and returns the one on its side.
     pub(crate) fn gate(&self) -> Ipv4Addr {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         *self.0.gate.get_or_init(|| {
             let _setting_up = SETTING_UP.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // Link-local networks of four addresses; one that the machine already has is passed over. 169.254.0 and
             // .255 are reserved, 169.254.169 is what clouds use.
-            static NEXT: AtomicU32 = AtomicU32::new(0);
             let taken = ip(&["-4", "-o", "addr", "show"]);
             loop {
                 let index = (std::process::id() * 31 + NEXT.fetch_add(1, Ordering::Relaxed)) % (160 * 64);

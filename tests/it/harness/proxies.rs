@@ -219,7 +219,8 @@ fn squid(host: &Host, port: u16, password: Option<&str>, rules: &str) -> Server 
     writeln!(text, "access_log stdio:{}\ncache_log {}", file("access").display(), file("cache").display()).unwrap();
     text.push_str(
         "pid_filename none\nlogfile_rotate 0\ncache deny all\ncache_mem 8 MB\nmax_filedescriptors 1024\ncoredump_dir none\n\
-         shutdown_lifetime 0 seconds\nvisible_hostname proxy\npinger_enable off\nbuffered_logs off\n",
+         shutdown_lifetime 0 seconds\nvisible_hostname proxy\npinger_enable off\nbuffered_logs off\ndns_timeout 1 second\n\
+         dns_retransmit_interval 1 second\n",
     );
     text.push_str(rules);
     if let Some(password) = password {

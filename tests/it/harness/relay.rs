@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Reply(u8),
     /// It gives this answer, a status line, to every HTTP request.
     Status(&'static str),
+    /// It says this as soon as somebody connects, as servers of other kinds do.
+    Greets(&'static str),
     /// It takes no name and no password for the right one.
     WrongPassword,
     /// It is gone once it has passed on this many bytes to its clients: every connection breaks, no new one is taken.
@@ -39,6 +41,7 @@ pub(crate) enum Fault {
 struct State {
     fault: Mutex<Fault>,
     connections: AtomicU64,
+    passwords: AtomicU64,
     passed_on: AtomicU64,
     kept: AtomicU64,
     targets: Mutex<Vec<String>>,
@@ -84,6 +87,7 @@ impl Relay {
         let state = Arc::new(State {
             fault: Mutex::new(fault),
             connections: AtomicU64::new(0),
+            passwords: AtomicU64::new(0),
             passed_on: AtomicU64::new(0),
             kept: AtomicU64::new(0),
             targets: Mutex::default(),
@@ -129,6 +133,11 @@ impl Relay {
     /// Returns how many connections it was offered.
     pub(crate) fn connections(&self) -> u64 {
         self.state.connections.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many times it was told a name and a password.
+    pub(crate) fn passwords(&self) -> u64 {
+        self.state.passwords.load(Ordering::Relaxed)
     }
 
     /// Returns where it was asked to lead to, `host:port` each, in order.
@@ -188,8 +197,11 @@ impl State {
         match fault {
             Fault::Closes => return Ok(()),
             Fault::ClosesOneIn(count) if number % count == 0 => return Ok(()),
-            Fault::Silent => {
+            Fault::Silent | Fault::Greets(_) => {
                 let _kept = self.keep(&client)?;
+                if let Fault::Greets(words) = fault {
+                    client.write_all(words.as_bytes())?;
+                }
                 return drain(&client);
             }
             Fault::None
@@ -275,6 +287,7 @@ impl State {
             let mut version = [0];
             client.read_exact(&mut version)?;
             let (_user, _password) = (read_counted(client)?, read_counted(client)?);
+            self.passwords.fetch_add(1, Ordering::Relaxed);
             client.write_all(&[1, u8::from(fault == Fault::WrongPassword)])?;
         }
         let mut head = [0; 4];
@@ -304,6 +317,9 @@ impl State {
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
+        if head.to_ascii_lowercase().contains("\r\nproxy-authorization:") {
+            self.passwords.fetch_add(1, Ordering::Relaxed);
+        }
         let mut words = head.split(' ');
         let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let target = match uri.strip_prefix("http://") {

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use crate::harness::proxies::bracketed;
-use crate::harness::{Go, Host, Larder, Start};
+use crate::harness::{Go, Start};
 use scene::{DNSDIST, HICKORY, HTTP_PORT, JSON, KRESD, SOCKS_PORT, Scene, UNBOUND, server_name};
 
 /// How a server is asked.
@@ -95,31 +95,38 @@ fn rows() -> Vec<Row> {
 }
 
 impl Row {
-    /// Starts a Larder of this row.
-    fn start(self, scene: &Scene) -> Larder {
+    /// Returns its server as it is configured.
+    fn server(self, scene: &Scene) -> String {
+        let address = scene.address(self.number, self.is_v6);
+        let host = if self.is_named { server_name(self.number, self.is_v6) } else { bracketed(address) };
+        self.scheme.server(&host)
+    }
+
+    /// Begins a Larder of this row.
+    fn start(self, scene: &Scene) -> Start {
         // What goes to its server directly needs a leg outside; whatever else is outside is then behind the proxy all
         // the same.
         let host = if self.way == Way::Direct || !self.scheme.is_proxied() { &scene.open } else { &scene.blocked };
-        let address = scene.address(self.number, self.is_v6);
-        let server = if self.is_named { server_name(self.number, self.is_v6) } else { bracketed(address) };
-        let server = self.scheme.server(&server);
         let upstream = if self.way == Way::Http { "https://office.test" } else { "https://mirror.test" };
-        let mut start = scene.start(host, upstream).args(["-dns", &server]);
+        let mut start = scene.start(host, upstream).args(["-dns", &self.server(scene)]);
         // An HTTP proxy is given the name of what is reached through it, and finds it itself.
         if self.is_named && !(self.way == Way::Http && self.scheme.is_proxied()) {
             start = start.args(["-dns-bootstrap", &scene.bootstrap(self.is_v6)]);
         }
         let proxy = bracketed(scene.proxy(self.is_v6));
-        start = match self.way {
+        match self.way {
             Way::Direct => start,
             Way::Socks => start.args(["-proxy", &format!("socks5://{proxy}:{SOCKS_PORT}")]),
             Way::Http => start.args(["-proxy", &format!("http://{proxy}:{HTTP_PORT}"), "-no-proxy", "office.test"]),
-        };
-        let larder = start.run();
+        }
+    }
+
+    /// Asserts that the lines at the start say which way the server is asked.
+    fn assert_announced(self, scene: &Scene, log: &str) {
         let way = if self.way != Way::Direct && self.scheme.is_proxied() { "through" } else { "directly" };
-        let (log, host) = (larder.log(), server.split("://").nth(1).unwrap().split('/').next().unwrap());
-        assert!(log.lines().any(|line| line.contains(host) && line.contains(way)), "no line says {way}: {log}");
-        larder
+        let server = self.server(scene);
+        let is_it = |line: &str| line.starts_with("dns ") && line.contains(&server) && line.contains(way);
+        assert!(log.lines().any(is_it), "no line says that {server} is asked {way}: {log}");
     }
 }
 
@@ -143,14 +150,21 @@ fn for_all<T: Send + std::fmt::Debug>(rows: Vec<T>, check: impl Fn(&T) + Sync) {
 }
 
 /// Every kind of server, by name and by address, over IPv4 and IPv6, directly and through proxies, finds the upstream
-/// for the real go command, although the system's resolver lies; and on port 53 nobody but the configured servers is asked.
+/// for the real go command, although the system's resolver lies; and on port 53 nobody but the configured servers is asked. `larder doctor` finds nothing wrong then.
 #[test]
 fn every_server_leads_to_the_upstream() {
     let Some(scene) = Scene::new() else { return };
     let watches = [&scene.blocked, &scene.open].map(|host| (host, host.watch_port_53().unwrap()));
     for_all(rows(), |row| {
-        let larder = row.start(&scene);
+        let larder = row.start(&scene).run();
+        row.assert_announced(&scene, &larder.log());
         Go::new(&larder.url).expect(&["mod", "download", "rsc.io/quote@v1.5.2"]);
+        if row.number == KRESD {
+            let doctor = row.start(&scene).subcommand(&["doctor"]);
+            let report = String::from_utf8_lossy(&doctor.stdout);
+            assert!(doctor.status.success() && !report.contains("FAIL"), "{report}");
+            assert!(report.contains(&row.server(&scene)), "{report}");
+        }
     });
     let configured: Vec<IpAddr> = [UNBOUND, DNSDIST, KRESD, HICKORY]
         .iter()
@@ -163,5 +177,5 @@ fn every_server_leads_to_the_upstream() {
         let foreign: Vec<_> = others.iter().filter(|address| !configured.contains(address)).collect();
         assert!(foreign.is_empty(), "{} spoke DNS with {foreign:?}: {:?}", host.name(), watch.packets());
     }
-    assert!(scene.servers.json.asked().iter().any(|question| question.contains("mirror.test")));
+    assert!(scene.json.asked().iter().any(|question| question.contains("mirror.test")));
 }

@@ -1,13 +1,11 @@
-//! What `larder doctor` says about each thing that can be wrong on the way out.
+//! What `larder doctor` says about servers that speak TLS wrongly, in its form for scripts; `doctor.rs` has the rest.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::harness::{
-    ABSENT, Authority, Certificate, Fault, Names, Process, Relay, Start, Upstream, fixture, temp_dir,
-};
+use crate::harness::{Authority, Certificate, Fault, Process, Relay, Start, Upstream, fixture, temp_dir};
 
 /// One line of doctor's report.
 #[derive(Debug, Deserialize)]
@@ -62,7 +60,7 @@ impl Tls {
     fn start(certificate: &Certificate) -> Self {
         let folder = temp_dir();
         let mut command = Command::new("openssl");
-        command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(&certificate.certificate);
+        command.args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cert"]).arg(&certificate.certificate);
         command.arg("-key").arg(&certificate.key).stdin(Stdio::null());
         let mut process = Process::spawn("here", "openssl", command, folder.path());
         let address = process.wait_until("it listens", |process| {
@@ -76,7 +74,7 @@ impl Tls {
 
 /// Each fault of a DNS server is named with the server, in plain words and with something to do.
 #[test]
-fn faults_of_dns_servers() {
+fn dns_servers() {
     let Some(authority) = Authority::new("DNS Authority") else { return };
     let ca = authority.file();
     let expired = Tls::start(&authority.sign_expired(&["127.0.0.1"]));
@@ -85,26 +83,20 @@ fn faults_of_dns_servers() {
     let unknown = unknown.https.as_ref().unwrap().0.strip_prefix("https://").unwrap().to_owned();
     let closed = Relay::start();
     closed.end();
-    let (fails, silent, good) =
-        (Names::start(60, 1, u64::MAX), Names::start(60, 2, 1), Names::start(60, u64::MAX, u64::MAX));
     let hung = Relay::with(Fault::Silent);
     let rows = [
-        ("down", format!("tcp://{}", closed.address()), "mirror.test", "refused", "start it"),
-        ("SERVFAIL", fails.server(), "mirror.test", "SERVFAIL", "another"),
-        ("NXDOMAIN", good.server(), ABSENT, "no such name", "spelt"),
-        ("silent", silent.server(), "mirror.test", "no answer", "firewall"),
-        ("hung", format!("tls://{}", hung.address()), "mirror.test", "no ", "firewall"),
-        ("expired", format!("tls://{}", expired.address), "mirror.test", "certificate expired on 2024-05-01", "renew"),
-        ("another's", format!("tls://{}", elsewhere.address), "mirror.test", "elsewhere.test", "name"),
-        ("unknown", format!("https://{unknown}/dns-query"), "mirror.test", "unknown authority", "-dns-ca"),
-        ("a lie", good.server(), "mirror.test", "127.0.0.1", "another server"),
+        ("down", format!("tls://{}", closed.address()), "refused", "start it"),
+        ("hung", format!("tls://{}", hung.address()), "within", "firewall"),
+        ("expired", format!("tls://{}", expired.address), "certificate expired on 2024-05-01", "renew"),
+        ("another's", format!("tls://{}", elsewhere.address), "certificate is for elsewhere.test", "name"),
+        ("unknown", format!("https://{unknown}/dns-query"), "unknown authority", "-dns-ca"),
     ];
     std::thread::scope(|scope| {
-        for (what, server, name, said, advised) in &rows {
+        for (what, server, said, advised) in &rows {
             let ca = &ca;
             scope.spawn(move || {
                 let args = ["-dns", server, "-dns-ca", ca.to_str().unwrap()];
-                let report = doctor(Start::upstream(&format!("https://{name}")).args(args));
+                let report = doctor(Start::upstream("https://mirror.test").args(args));
                 assert_named(what, &report, "dns", server, said, advised);
             });
         }
@@ -113,7 +105,7 @@ fn faults_of_dns_servers() {
 
 /// Each fault of a proxy is named with the proxy, in plain words and with something to do.
 #[test]
-fn faults_of_proxies() {
+fn proxies() {
     let Some(authority) = Authority::new("Proxy Authority") else { return };
     let upstream = Upstream::with(&fixture(), &["-https", "127.0.0.1:0"]);
     let (https, trusted) = upstream.https.as_ref().unwrap();
@@ -125,19 +117,8 @@ fn faults_of_proxies() {
     let elsewhere = Tls::start(&authority.sign(&["elsewhere.test"]));
     let other = Authority::new("Other Authority").unwrap();
     let unknown = Tls::start(&other.sign(&["127.0.0.1"]));
-    let closed = Relay::start();
-    closed.end();
-    let relay = |fault| Relay::with(fault);
-    let relays = [
-        (relay(Fault::Silent), "socks5", "no answer", "hangs"),
-        (relay(Fault::Mute), "http", "no answer", "hangs"),
-        (relay(Fault::WrongPassword), "socks5h", "wrong user name or password", "user:password@"),
-        (relay(Fault::WrongPassword), "http", "password", "user:password@"),
-        (relay(Fault::Status("403 Forbidden")), "http", "403 Forbidden", "allow"),
-        (relay(Fault::Reply(2)), "socks5", "not allowed", "allow"),
-        (relay(Fault::None), "https", "plain HTTP", "http://"),
-        (closed, "socks5", "refused", "start"),
-    ];
+    let relays =
+        [(Relay::with(Fault::Mute), "http", "no answer", "hangs"), (Relay::start(), "https", "plain HTTP", "http://")];
     let mut rows: Vec<_> = relays
         .iter()
         .map(|(relay, scheme, said, advised)| {
@@ -166,40 +147,4 @@ fn faults_of_proxies() {
     let report = doctor(Start::upstream(https).args(["-proxy", &relay.url("socks5"), "-ca", ca.to_str().unwrap()]));
     assert!(report.ok, "{:?}", report.checks);
     assert!(report.checks.iter().any(|check| check.step == "proxy" && check.outcome == "pass"), "{:?}", report.checks);
-}
-
-/// Each fault of an upstream is named with the upstream, in plain words and with something to do.
-#[test]
-fn faults_of_upstreams() {
-    let Some(authority) = Authority::new("Upstream Authority") else { return };
-    let ca = authority.file();
-    let expired = Tls::start(&authority.sign_expired(&["127.0.0.1"]));
-    let elsewhere = Tls::start(&authority.sign(&["elsewhere.test"]));
-    let unknown = Upstream::with(&fixture(), &["-https", "127.0.0.1:0"]);
-    let unknown = &unknown.https.as_ref().unwrap().0;
-    let (closed, silent) = (Relay::start(), Relay::with(Fault::Silent));
-    closed.end();
-    for (url, step, said, advised) in [
-        (format!("https://{}", expired.address), "tls", "certificate expired on 2024-05-01", "renew"),
-        (format!("https://{}", elsewhere.address), "tls", "certificate is for elsewhere.test", "-dns"),
-        (unknown.clone(), "tls", "unknown authority", "-ca FILE"),
-        (closed.url("https"), "upstream", "refused", "start it"),
-        (silent.url("https"), "tls", "", "-proxy"),
-    ] {
-        let report = doctor(Start::upstream(&url).args(["-ca", ca.to_str().unwrap()]));
-        assert_named(&url, &report, step, url.strip_prefix("https://").unwrap(), said, advised);
-    }
-}
-
-/// A mistake in the configuration, an authority's file that is none among them, is the one thing that is said.
-#[test]
-fn mistakes_of_the_configuration() {
-    let folder = temp_dir();
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, "no certificate\n").unwrap();
-    for args in [["-ca", file.to_str().unwrap()], ["-proxy", "ftp://127.0.0.1:1"], ["-dns", "quick://127.0.0.1"]] {
-        let report = doctor(Start::upstream("https://127.0.0.1:1").args(args));
-        assert_named(args[0], &report, "configuration", "", args[0], "");
-        assert_eq!(report.checks.iter().filter(|check| check.outcome == "fail").count(), 1, "{:?}", report.checks);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Fault, Larder, Relay, SMALL_ZIP, Start, Tree, Upstream, fixture, temp_dir};
+use crate::harness::{Capture, Fault, Larder, Names, Relay, SMALL_ZIP, Start, Tree, Upstream, fixture, temp_dir};
 
 const MOD: &str = "/rsc.io/quote/@v/v1.5.2.mod";
 const INFO: &str = "/rsc.io/quote/@v/v1.5.2.info";
@@ -84,7 +84,7 @@ fn when_all_are_dead_all_are_named() {
     let proxies = dead.iter().map(|relay| relay.url_with("socks5", "u:p")).collect::<Vec<_>>().join(",");
     let larder = Start::on(&upstream).args(["-proxy", &proxies, "-retry-attempts", "1"]).run();
     let answer = larder.get(MOD);
-    assert!(matches!(answer.status, 502 | 504), "{}", answer.status);
+    assert!(matches!(answer.status, 404 | 502 | 504), "{}", answer.status);
     for relay in &dead {
         assert!(answer.text().contains(&format!("socks5://***@{}", relay.address())), "{}", answer.text());
     }
@@ -245,5 +245,71 @@ fn assert_ways_are_said(larder: &Larder, ways: &[&str]) {
     let log = larder.log();
     for way in ways {
         assert!(log.contains(way), "{way} is not in the log: {log}");
+    }
+}
+
+/// The name of a proxy is looked up where bootstrap names are, and neither there nor in `-dns` anything else of it: a
+/// proxy that resolves names is given the upstream's, which nobody here is asked for, and the first lines say so.
+#[test]
+fn names_go_where_they_belong() {
+    let upstream = Upstream::with(&fixture(), &["-https", "127.0.0.1:0", "-hosts", "localhost"]);
+    let (https, ca) = upstream.https.as_ref().unwrap();
+    for (scheme, is_asked) in [("socks5", true), ("socks5h", false), ("http", false)] {
+        let (relay, bootstrap, dns) = (Relay::start(), Names::start(60), Names::start(60));
+        let proxy = relay.url(scheme).replace("127.0.0.1", "proxy.test");
+        let args = ["-proxy", &proxy, "-dns-bootstrap", &bootstrap.server(), "-dns", &dns.server(), "-ca", ca];
+        // A name that is in every hosts file would be asked of nobody; this one is the proxy's to find, or `-dns`'s.
+        let start = Start::upstream(&https.replace("127.0.0.1", "localhost.")).args(args);
+        let larder = start.run();
+        larder.get(MOD).expect(200);
+        assert!(bootstrap.names().iter().all(|name| name == "proxy.test"), "{scheme}: {:?}", bootstrap.names());
+        assert!(!bootstrap.names().is_empty(), "{scheme}");
+        assert!(dns.names().iter().all(|name| name == "localhost"), "{scheme}: {:?}", dns.names());
+        let given = relay.targets().iter().all(|target| target.starts_with("localhost"));
+        assert_eq!(given, !is_asked, "{scheme}: {:?}", relay.targets());
+        assert_ways_are_said(&larder, &[&proxy]);
+    }
+}
+
+/// Connections through a proxy are kept and used again.
+#[test]
+fn connections_are_kept() {
+    let upstream = Upstream::with(&fixture(), &["-https", "127.0.0.1:0"]);
+    let (https, ca) = upstream.https.as_ref().unwrap();
+    for (face, schemes) in [(https, ["socks5", "http"].as_slice()), (&upstream.url, &["socks5"])] {
+        for scheme in schemes {
+            let relay = Relay::start();
+            let larder =
+                Start::upstream(face).args(["-proxy", &relay.url(scheme), "-ca", ca, "-fresh-for", "0s"]).run();
+            for _ in 0..20 {
+                larder.get("/rsc.io/quote/@v/list").expect(200);
+            }
+            assert!(relay.connections() <= 2, "{scheme} to {face}: {} connections", relay.connections());
+        }
+    }
+}
+
+/// A proxy's password is told to that proxy alone: not to the next one, nor to an upstream, whichever way is taken.
+#[test]
+fn a_password_is_for_its_proxy_alone() {
+    let upstream = Capture::start("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    for scheme in ["socks5", "http"] {
+        let (dead, other) = (Relay::with(Fault::Closes), Relay::start());
+        let lists = [
+            other.url_with(scheme, "user:word"),
+            format!("{},direct", dead.url_with("http", "user:word")),
+            format!("{},{}", dead.url_with("http", "user:word"), other.url(scheme)),
+        ];
+        for (told, list) in [1, 0, 0].into_iter().zip(lists) {
+            let before = other.passwords();
+            let larder = Start::upstream(&upstream.url).args(["-proxy", &list, "-retry-attempts", "1"]).run();
+            larder.get(MOD).expect(404);
+            assert_eq!(other.passwords().min(before + 1), before + told, "{list}");
+        }
+    }
+    assert!(!upstream.heads().is_empty());
+    for head in upstream.heads() {
+        let head = head.to_lowercase();
+        assert!(!head.contains("authorization") && !head.contains("dXNlcjp3b3Jk".to_lowercase().as_str()), "{head}");
     }
 }

@@ -31,11 +31,6 @@ impl Process {
         Self { child: Some(child), name: format!("{host}/{program}"), log }
     }
 
-    /// Returns its process id.
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.as_ref().unwrap().id()
-    }
-
     /// Returns what it has printed.
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -43,7 +43,8 @@ impl Watch {
             let log = self.process.log();
             log.lines().filter_map(parse).any(|packet| packet.from == marker).then_some(log)
         });
-        let of_a_marker = |packet: &Packet| packet.from.ip() == marker.ip() && packet.text.contains("[|domain]");
+        let of_a_marker =
+            |packet: &Packet| packet.from.ip() == marker.ip() && packet.text.starts_with("domain [length 3 ");
         log.lines().filter_map(parse).take_while(|packet| packet.from != marker).filter(|p| !of_a_marker(p)).collect()
     }
 

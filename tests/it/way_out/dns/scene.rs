@@ -44,13 +44,14 @@ pub(super) const BRIEF: &str = "https://brief.test";
 
 pub(super) const SOCKS_PORT: u16 = 1080;
 pub(super) const HTTP_PORT: u16 = 3128;
-/// An HTTP proxy that leads to port 443 only.
+/// An HTTP proxy that leads to no DNS server.
 pub(super) const REFUSING_PORT: u16 = 3129;
 
 /// Everything that runs; it ends in this order.
 pub(super) struct Scene {
-    pub(super) servers: Servers,
-    _liar: Process,
+    pub(super) json: JsonServer,
+    pub(super) dnsdist: Process,
+    _others: [Process; 4],
     _proxies: [proxies::Server; 3],
     pub(super) upstream: Upstream,
     pub(super) authority: Authority,
@@ -61,15 +62,6 @@ pub(super) struct Scene {
     pub(super) office: Wire,
     pub(super) outside: Wire,
     _net: Net,
-}
-
-/// The DNS servers.
-pub(super) struct Servers {
-    pub(super) unbound: Process,
-    pub(super) dnsdist: Process,
-    pub(super) kresd: Process,
-    pub(super) hickory: Process,
-    pub(super) json: JsonServer,
 }
 
 impl Scene {
@@ -90,53 +82,36 @@ impl Scene {
         for number in [DNSDIST, KRESD, HICKORY, JSON] {
             dns.add_address(outside, number);
         }
-        let mut zone = Zone::default()
-            .add("mirror.test", outside.v4(UPSTREAM))
-            .add("mirror.test", outside.v6(UPSTREAM))
-            .add("mirror4.test", outside.v4(UPSTREAM))
-            .add("mirror6.test", outside.v6(UPSTREAM))
-            .add("office.test", office.v4(UPSTREAM))
-            .add("office.test", office.v6(UPSTREAM))
-            .add("half.test", outside.v4(UPSTREAM))
-            .add("half.test", outside.v6(NOBODY));
-        for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
-            zone = zone.add(name, outside.v4(UPSTREAM));
-        }
-        for number in [UNBOUND, DNSDIST, KRESD, HICKORY, JSON] {
-            zone = zone.add(&server_name(number, false), outside.v4(number));
-            zone = zone.add(&server_name(number, true), outside.v6(number));
-        }
+        let zone = zone(office, outside);
         proxy.hosts_file(&zone.hosts_file());
         for host in [&blocked, &open] {
             host.resolv_conf(&format!("nameserver {}\noptions timeout:1 attempts:1\n", office.v4(LIAR)));
         }
-        let certificate = authority.sign(&server_hosts(&zone, outside));
+        let certificate = &authority.sign(&server_hosts(&zone, outside));
         let at = |number| Place { host: &dns, wire: outside, number };
-        let certificate = &certificate;
         // Together: each of them takes some time to answer.
-        let (servers, liar) = std::thread::scope(|scope| {
+        let (dnsdist, others) = std::thread::scope(|scope| {
             let zone = &zone;
             let bootstrap = [office.v4(UNBOUND).into(), office.v6(UNBOUND).into()];
             let unbound = scope.spawn(move || dns::unbound(at(UNBOUND), &bootstrap, certificate, zone));
             let dnsdist = scope.spawn(move || dns::dnsdist(at(DNSDIST), certificate, zone, RULES));
             let kresd = scope.spawn(move || dns::kresd(at(KRESD), certificate, zone));
             let hickory = scope.spawn(move || dns::hickory(at(HICKORY), certificate, zone));
-            let place = Place { host: &liar, wire: office, number: LIAR };
-            let liar = dns::liar(place, office.v4(LIAR).into());
-            let json = JsonServer::start(at(JSON), certificate, zone);
+            let liar = dns::liar(Place { host: &liar, wire: office, number: LIAR }, office.v4(LIAR).into());
             let join = |server: std::thread::ScopedJoinHandle<'_, Process>| server.join().unwrap();
-            let (unbound, dnsdist, kresd, hickory) = (join(unbound), join(dnsdist), join(kresd), join(hickory));
-            (Servers { unbound, dnsdist, kresd, hickory, json }, liar)
+            (join(dnsdist), [join(unbound), join(kresd), join(hickory), liar])
         });
+        let json = JsonServer::start(at(JSON), certificate, &zone);
         let proxies = [
             proxies::Server::start(Program::Microsocks, &proxy, SOCKS_PORT, false)?,
             proxies::Server::start(Program::Tinyproxy, &proxy, HTTP_PORT, false)?,
-            proxies::Server::refusing(Program::Tinyproxy, &proxy, REFUSING_PORT, 443 ^ 1)?,
+            proxies::Server::refusing(Program::Tinyproxy, &proxy, REFUSING_PORT, 853)?,
         ];
         let upstream = Upstream::inside(&away, &zone.names(), &fixture(), &[]);
         Some(Self {
-            servers,
-            _liar: liar,
+            json,
+            dnsdist,
+            _others: others,
             _proxies: proxies,
             upstream,
             authority,
@@ -204,4 +179,25 @@ fn server_hosts(zone: &Zone, outside: Wire) -> Vec<String> {
     names
         .chain((UNBOUND..LIAR + 20).flat_map(|number| [outside.v4(number).to_string(), outside.v6(number).to_string()]))
         .collect()
+}
+
+/// Returns what the DNS servers know.
+fn zone(office: Wire, outside: Wire) -> Zone {
+    let mut zone = Zone::default()
+        .add("mirror.test", outside.v4(UPSTREAM))
+        .add("mirror.test", outside.v6(UPSTREAM))
+        .add("mirror4.test", outside.v4(UPSTREAM))
+        .add("mirror6.test", outside.v6(UPSTREAM))
+        .add("office.test", office.v4(UPSTREAM))
+        .add("office.test", office.v6(UPSTREAM))
+        .add("half.test", outside.v4(UPSTREAM))
+        .add("half.test", outside.v6(NOBODY));
+    for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
+        zone = zone.add(name, outside.v4(UPSTREAM));
+    }
+    for number in [UNBOUND, DNSDIST, KRESD, HICKORY, JSON] {
+        zone = zone.add(&server_name(number, false), outside.v4(number));
+        zone = zone.add(&server_name(number, true), outside.v6(number));
+    }
+    zone
 }
