@@ -16,7 +16,7 @@ use super::words::span;
 use super::{Date, Found, Subject, Upstream, chain, hints};
 use crate::check::{Check, Outcome};
 use crate::clock::{Clock, UnixSeconds};
-use crate::net::egress::{Credentials, Egress, Response};
+use crate::net::egress::{self, Credentials, Egress, Response};
 use crate::net::proxy;
 use crate::net::stream::Stream;
 use crate::net::target::{Host, Target};
@@ -133,8 +133,7 @@ async fn tls_checks(name: &str, base: &Url, egress: &Egress, subject: &Subject, 
             return Tls::NotReached;
         }
         Err(_) => {
-            let text = format!("no connection within {} s", CONNECT_LIMIT.as_secs());
-            found.checks.push(unreachable(STEP, name, &text));
+            found.checks.push(silent(STEP, name, "connection", CONNECT_LIMIT, (base, egress)));
             return Tls::NotReached;
         }
     };
@@ -171,6 +170,13 @@ fn good(name: &str, chain: &[chain::Certificate], now: UnixSeconds) -> Check {
 
 fn unreachable(step: &'static str, name: &str, reason: &str) -> Check {
     Check::new(step, name, Outcome::Fail, reason).hint(hints::of_upstream(reason))
+}
+
+/// Says that nothing came; several proxies that hang leave no time to say more.
+fn silent(step: &'static str, name: &str, what: &str, limit: Duration, (base, egress): (&Url, &Egress)) -> Check {
+    let check = unreachable(step, name, &format!("no {what} within {} s", limit.as_secs()));
+    let is_direct = target(base).is_none_or(|to| egress.route().proxies.is_direct(&to));
+    if is_direct { check } else { check.hint("see to proxy, above") }
 }
 
 /// Asks a server that cannot be trusted what time it is, which is all that is taken from it.
@@ -221,7 +227,8 @@ async fn ask(step: &'static str, question: &Question<'_>, clock: &Clock, found: 
     let answer = timeout(ANSWER_LIMIT, egress.get(&url, &HeaderMap::new(), *credentials)).await;
     let took = clock.steady().duration_since(began);
     found.checks.push(match answer {
-        Err(_) => unreachable(step, name, &format!("no answer within {} s", ANSWER_LIMIT.as_secs())),
+        Err(_) => silent(step, name, "answer", ANSWER_LIMIT, (base, egress)),
+        Ok(Err(egress::Error::HeaderTimeout(limit))) => silent(step, name, "answer", limit, (base, egress)),
         Ok(Err(err)) => unreachable(step, name, &err.to_string()).took(took),
         Ok(Ok(mut response)) => {
             let date = response.headers.get(DATE).and_then(|value| value.to_str().ok());
