@@ -24,6 +24,8 @@ use crate::net::tls::Trust;
 use crate::shutdown::Tasks;
 
 mod route;
+#[cfg(test)]
+mod tests;
 
 /// Which way DNS itself goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

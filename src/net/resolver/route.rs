@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls::ClientConfig;
+use tokio::time::timeout;
 
 use crate::net::bootstrap::Bootstrap;
 use crate::net::dns::{self, Boxed, Reach, ServerConfig, Transport};
@@ -21,6 +22,9 @@ use crate::net::target::{Host, is_local};
 
 /// How long the TLS handshake with a server behind a proxy may take.
 const TLS_LIMIT: Duration = Duration::from_millis(2500);
+
+/// How long a connection through the proxies may take in all: less than a look-up, so that it is them who are named.
+const OPEN_LIMIT: Duration = Duration::from_secs(4);
 
 /// Where a server's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +109,14 @@ impl Route {
             let (bootstrap, host) = (Arc::clone(&self.ground.bootstrap), Host::parse(name));
             async move { bootstrap.addresses(&host).await }
         };
-        let opened = match tls {
-            Some(tls) => self.ground.proxies.connect_tls(&target, resolve, tls, TLS_LIMIT).await,
-            None => self.ground.proxies.connect(&target, resolve).await,
+        let opening = async {
+            match tls {
+                Some(tls) => self.ground.proxies.connect_tls(&target, resolve, tls, TLS_LIMIT).await,
+                None => self.ground.proxies.connect(&target, resolve).await,
+            }
+        };
+        let Ok(opened) = timeout(OPEN_LIMIT, opening).await else {
+            return Err(format!("no connection {} within {} s", self.words(server), OPEN_LIMIT.as_secs()));
         };
         match opened {
             Ok(stream) => Ok(stream),
