@@ -150,7 +150,8 @@ fn for_all<T: Send + std::fmt::Debug>(rows: Vec<T>, check: impl Fn(&T) + Sync) {
 }
 
 /// Every kind of server, by name and by address, over IPv4 and IPv6, directly and through proxies, finds the upstream
-/// for the real go command, although the system's resolver lies; and on port 53 nobody but the configured servers is asked. `larder doctor` finds nothing wrong then.
+/// for the real go command, although the system's resolver lies; and on port 53 nobody but the configured servers is
+/// asked. `larder doctor` finds nothing wrong then.
 #[test]
 fn every_server_leads_to_the_upstream() {
     let Some(scene) = Scene::new() else { return };

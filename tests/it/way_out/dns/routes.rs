@@ -94,6 +94,26 @@ fn rules() {
     assert!(watch.packets().is_empty(), "{:?}", watch.packets());
 }
 
+/// The names of a DNS server and of the proxy to it are found at the servers of `-dns-bootstrap`; nobody else is asked for
+/// them, and these are asked for nothing else.
+#[test]
+fn names_of_proxies() {
+    let Some(scene) = Scene::new() else { return };
+    let watch = scene.blocked.watch_port_53().unwrap();
+    for scheme in ["socks5", "socks5h"] {
+        let words = format!(
+            "-dns tls://{} -proxy {scheme}://proxy.test:{SOCKS_PORT} -dns-bootstrap {}",
+            server_name(UNBOUND, false),
+            scene.bootstrap(true)
+        );
+        let larder = with(scene.start(&scene.blocked, "https://mirror.test"), &flags(words)).run();
+        larder.get(MODULE).expect(200);
+    }
+    assert_eq!(watch.others(), scene.bootstraps()[1..]);
+    let packets = watch.packets();
+    assert!(packets.iter().all(|packet| !packet.text.contains("mirror")), "{packets:?}");
+}
+
 /// The name of a DNS server is found in the hosts file, at the servers of `-dns-bootstrap`, whatever they speak, or else by
 /// the system's resolver, which is never asked for an upstream; if it is not found, the client reads whose name it was.
 #[test]
@@ -131,4 +151,36 @@ fn names_of_servers() {
     // The hosts file holds for upstreams too.
     scene.open.hosts_file(&format!("{} mirror.test\n", scene.upstream_address()));
     start(format!("-dns tcp://{}:54", scene.address(UNBOUND, false))).get(MODULE).expect(200);
+}
+
+/// An upstream may have DNS servers of its own, or the system's resolver: they are asked for it, and for nothing else.
+#[test]
+fn an_upstream_has_servers_of_its_own() {
+    let Some(scene) = Scene::new() else { return };
+    let file = scene.open.write(
+        "larder.yaml",
+        &format!(
+            "dns: tcp://{}\nupstreams:\n  - url: https://mirror4.test\n    dns: tls://{}\n  - url: https://mirror6.test\n    \
+             dns: system\nprivate_upstreams:\n  - pattern: corp.example\n    url: https://office.test\n    \
+             dns: [https://{}/resolve]\n",
+            scene.address(NOBODY, false),
+            scene.address(UNBOUND, false),
+            scene.address(JSON, false)
+        ),
+    );
+    scene.open.resolv_conf(&format!("nameserver {}\n", scene.bootstraps()[0]));
+    let watch = scene.open.watch_port_53().unwrap();
+    let larder = scene.place(&scene.open, Start::configured(&file)).run();
+    larder.get(MODULE).expect(200);
+    assert!(watch.packets().is_empty(), "{:?}", watch.packets());
+    // What the first one does not have, the second is asked for.
+    larder.get("/example.com/nothing/@v/v1.0.0.info").expect(404);
+    let packets = watch.packets();
+    let is_of_mirror6 = |text: &str| !text.contains("A? ") || text.contains("mirror6.test");
+    assert!(!packets.is_empty() && packets.iter().all(|packet| is_of_mirror6(&packet.text)), "{packets:?}");
+    assert_eq!(watch.others(), scene.bootstraps()[..1]);
+    larder.get("/corp.example/module/@v/list").expect(404);
+    // Questions in the binary form, which it does not take, have none of this in their address.
+    let asked: Vec<_> = scene.json.asked().into_iter().filter(|question| question.contains("name=")).collect();
+    assert!(!asked.is_empty() && asked.iter().all(|question| question.contains("office.test")), "{asked:?}");
 }

@@ -129,13 +129,13 @@ impl Scene {
 impl Scene {
     /// Begins a Larder on `host` with this upstream and both authorities.
     pub(super) fn start(&self, host: &Host, upstream: &str) -> Start {
+        self.place(host, Start::upstream(upstream))
+    }
+
+    /// Puts a Larder on `host` and gives it both authorities.
+    pub(super) fn place(&self, host: &Host, start: Start) -> Start {
         let dns = self.authority.file();
-        Start::upstream(upstream).inside(host).args([
-            "-ca",
-            self.upstream.authority(),
-            "-dns-ca",
-            dns.to_str().unwrap(),
-        ])
+        start.inside(host).args(["-ca", self.upstream.authority(), "-dns-ca", dns.to_str().unwrap()])
     }
 
     /// Returns every name and address that a DNS server may have in this scene.
@@ -191,7 +191,8 @@ fn zone(office: Wire, outside: Wire) -> Zone {
         .add("office.test", office.v4(UPSTREAM))
         .add("office.test", office.v6(UPSTREAM))
         .add("half.test", outside.v4(UPSTREAM))
-        .add("half.test", outside.v6(NOBODY));
+        .add("half.test", outside.v6(NOBODY))
+        .add("proxy.test", office.v4(PROXY));
     for name in ["truncated.test", "slow.test", "servfail-at-one.test", "other.test", "brief.test"] {
         zone = zone.add(name, outside.v4(UPSTREAM));
     }
