@@ -87,6 +87,11 @@ pub(crate) fn try_request(method: Method, url: &str, headers: &[(&str, &str)]) -
     Answer::read(send(method, url, headers)?)
 }
 
+/// PUTs a text and reads the answer to its end.
+pub(crate) fn put(url: &str, text: String) -> Result<Answer, String> {
+    Answer::read(CLIENT.put(url).body(text).send().map_err(|error| format!("{url}: {error:?}"))?)
+}
+
 /// Connects from the given loopback address.
 pub(crate) fn connect_from(from: Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -196,7 +196,7 @@ impl State {
         let fault = *self.fault.lock().unwrap();
         match fault {
             Fault::Closes => return Ok(()),
-            Fault::ClosesOneIn(count) if number % count == 0 => return Ok(()),
+            Fault::ClosesOneIn(count) if number.is_multiple_of(count) => return Ok(()),
             Fault::Silent | Fault::Greets(_) => {
                 let _kept = self.keep(&client)?;
                 if let Fault::Greets(words) = fault {
@@ -305,7 +305,7 @@ impl State {
             client.write_all(&[5, code, 0, 1, 0, 0, 0, 0, 0, 0])?;
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        self.mute(client, fault)?;
+        mute(client, fault)?;
         Ok(target)
     }
 
@@ -336,7 +336,7 @@ impl State {
             write!(client, "HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        self.mute(client, fault)?;
+        mute(client, fault)?;
         if method == "CONNECT" {
             return Ok((target, Vec::new()));
         }
@@ -345,14 +345,15 @@ impl State {
         let path = uri.splitn(4, '/').nth(3).unwrap_or_default();
         Ok((target, format!("{method} /{path} HTTP/1.1\r\nConnection: close\r\n{rest}").into_bytes()))
     }
+}
 
-    fn mute(&self, client: &TcpStream, fault: Fault) -> std::io::Result<()> {
-        if fault != Fault::Mute {
-            return Ok(());
-        }
-        drain(client)?;
-        Err(ErrorKind::UnexpectedEof.into())
+/// Never answers what was read, if that is the fault.
+fn mute(client: &TcpStream, fault: Fault) -> std::io::Result<()> {
+    if fault != Fault::Mute {
+        return Ok(());
     }
+    drain(client)?;
+    Err(ErrorKind::UnexpectedEof.into())
 }
 
 /// Reads and forgets until the client closes or the connection is cut.

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::client::try_request;
+use super::client::{put, try_request};
 use super::{Host, fixture, root, wait_for};
 
 /// The program, built by the first test that needs it.
@@ -161,10 +161,8 @@ impl Upstream {
 
     /// Replaces the fault rules.
     pub(crate) fn faults(&self, rules: Value) {
-        let url = format!("{}/_/faults", self.url);
-        let client = super::client_from(std::net::Ipv4Addr::LOCALHOST);
-        let answer = client.put(url).body(rules.to_string()).send().unwrap();
-        assert!(answer.status().is_success(), "the rules are refused: {}", answer.text().unwrap());
+        let answer = put(&format!("{}/_/faults", self.url), rules.to_string()).unwrap();
+        assert!((200..300).contains(&answer.status), "the rules are refused: {}", answer.text());
     }
 
     /// Returns the finished requests so far, in the order they ended.

@@ -1,11 +1,12 @@
 //! Every kind of proxy, real ones, between a Larder and an upstream that it has no other way to.
 
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::proxies::{Program, Server, USER, bracketed};
-use crate::harness::{Answer, Authority, Host, Net, SMALL_ZIP, Start, Upstream, fixture, root};
+use crate::harness::{Answer, Authority, BIG_ZIP, Host, Net, SMALL_ZIP, Start, Upstream, fixture, json, root};
 
 /// The names of the proxy's host, for one family each.
 const PROXY: [&str; 2] = ["proxy4.test", "proxy6.test"];
@@ -146,6 +147,36 @@ fn walk(ground: &Ground, family: &Family, scheme: &str) {
     let built = Command::new(root().join("tests/tools/fresh-build.sh")).args(["pocket", &larder.url]).output().unwrap();
     let said = String::from_utf8_lossy(&built.stderr);
     assert!(built.status.success(), "{:?}, {scheme}: {said}\n{}", family.program, larder.log());
+}
+
+/// A real proxy is killed while a zip comes through it: the client's one connection ends with the whole file, which the
+/// next proxy led to.
+#[test]
+fn a_killed_proxy_is_replaced_under_way() {
+    let Some(ground) = Ground::new() else { return };
+    let Some(second) = Server::start(Program::Squid, &ground.proxy, 4000, false) else { return };
+    for (program, scheme, port) in
+        [(Program::Danted, "socks5h", 1000), (Program::Microsocks, "socks5h", 2000), (Program::Tinyproxy, "http", 3000)]
+    {
+        for face in ["https", "http"] {
+            let Some(mut first) = Server::start(program, &ground.proxy, port, false) else { return };
+            let at = ground.proxy.v4();
+            let proxies = format!("{scheme}://{at}:{port},http://{at}:{}", second.port());
+            ground.upstream.reset();
+            ground.upstream.faults(json!([{"kind": "zip", "bandwidth": 1_500_000, "times": 4}]));
+            let larder = ground.start(&proxies, &format!("{face}://{}", FAR[0])).args(["-retry-attempts", "3"]).run();
+            let mut response = larder.open(BIG_ZIP);
+            let mut body = vec![0; 300_000];
+            response.read_exact(&mut body).unwrap();
+            first.kill();
+            let way = format!("{program:?} to {face}");
+            response.read_to_end(&mut body).unwrap_or_else(|error| panic!("{way}: {error}: {}", larder.log()));
+            assert!(body == std::fs::read(fixture().join(&BIG_ZIP[1..])).unwrap(), "{way}: {} bytes", body.len());
+            let asked = ground.upstream.log_of(BIG_ZIP).len();
+            assert!(asked > 1, "{way}: it had come before the proxy was killed");
+        }
+    }
+    assert!(second.log().contains(FAR[0]), "{}", second.log());
 }
 
 /// A wrong or a missing password is called that, whatever the program says to it, and no password is shown.
