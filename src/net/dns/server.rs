@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
-use crate::net::candidates::Miss;
+use crate::net::candidates::{Miss, Sign};
 use crate::net::dns::cache::interleave;
 use crate::net::dns::exchange::{self, Connection, QUESTIONS_MAX};
 use crate::net::dns::https::{self, KnownForm};
@@ -78,6 +78,18 @@ enum Fault {
     Again(String),
     /// Another one would end the same way.
     Over(String),
+}
+
+/// One try to have a question answered.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    question: &'a Question,
+    dress: Dress,
+    /// In all, connecting included.
+    left: Duration,
+    /// For the answer.
+    patience: Duration,
+    sign: Option<&'a Sign>,
 }
 
 struct Held {
@@ -154,16 +166,21 @@ impl Server {
         &self.clock
     }
 
-    /// Looks up both families of a name, within `limit` in all.
+    /// Looks up both families of a name, within `limit` in all. A connection that is made is a sign of life.
     ///
     /// # Errors
     /// The server is out of order, or could not say; with its name in front.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the questions; the connection stays.
-    pub(crate) async fn lookup(self: &Arc<Self>, name: &str, limit: Duration) -> Result<Known, Miss<String>> {
-        let mut four = Box::pin(Arc::clone(self).half(name.to_owned(), Family::V4, limit));
-        let mut six = Box::pin(Arc::clone(self).half(name.to_owned(), Family::V6, limit));
+    pub(crate) async fn lookup(
+        self: &Arc<Self>,
+        name: &str,
+        limit: Duration,
+        sign: Option<Sign>,
+    ) -> Result<Known, Miss<String>> {
+        let mut four = Box::pin(Arc::clone(self).half(name.to_owned(), Family::V4, limit, sign.clone()));
+        let mut six = Box::pin(Arc::clone(self).half(name.to_owned(), Family::V6, limit, sign));
         let (known4, known6, late): (_, _, Option<Late>) = tokio::select! {
             known4 = &mut four => match known4 {
                 Ok(Half::Found(..)) => match timeout(V6_PATIENCE, &mut six).await {
@@ -227,13 +244,19 @@ impl Server {
     }
 
     /// Looks up one family, following aliases that the answers do not follow themselves.
-    async fn half(self: Arc<Self>, name: String, family: Family, limit: Duration) -> Result<Half, Miss<String>> {
+    async fn half(
+        self: Arc<Self>,
+        name: String,
+        family: Family,
+        limit: Duration,
+        sign: Option<Sign>,
+    ) -> Result<Half, Miss<String>> {
         let began = self.clock.steady();
         let (mut current, mut ttl_s) = (name, u32::MAX);
         for _ in 0..ALIASES_ASKED_MAX {
             let question = Question::new(&current, family).map_err(Miss::Unable)?;
             let left = limit.saturating_sub(self.clock.steady().duration_since(began));
-            let reply = self.ask(&question, left).await.map_err(Miss::Dead)?;
+            let reply = self.ask(&question, left, sign.as_ref()).await.map_err(Miss::Dead)?;
             match reply.meaning(&question) {
                 Meaning::Addresses(addresses, last_ttl_s) => return Ok(Half::Found(addresses, ttl_s.min(last_ttl_s))),
                 Meaning::Absent { is_no_such_name, ttl_s } => return Ok(Half::Absent { is_no_such_name, ttl_s }),
@@ -245,7 +268,7 @@ impl Server {
     }
 
     /// Asks one question, if need be again.
-    async fn ask(&self, question: &Question, limit: Duration) -> Result<Reply, String> {
+    async fn ask(&self, question: &Question, limit: Duration, sign: Option<&Sign>) -> Result<Reply, String> {
         let began = self.clock.steady();
         let left = || limit.saturating_sub(self.clock.steady().duration_since(began));
         let Ok(Ok(_permit)) = timeout(limit, self.questions.acquire()).await else {
@@ -257,7 +280,7 @@ impl Server {
                 break;
             }
             let dress = if self.is_plain.load(Ordering::Relaxed) { Dress::Plain } else { Dress::Edns };
-            match self.attempt(question, dress, left(), limit / 2).await {
+            match self.attempt(Attempt { question, dress, left: left(), patience: limit / 2, sign }).await {
                 // FORMERR, NOTIMP and BADVERS are what servers say that do not know EDNS (RFC 6891, section 7).
                 Ok(reply) if dress == Dress::Edns && matches!(reply.code, 1 | 4 | 16) => {
                     self.is_plain.store(true, Ordering::Relaxed);
@@ -272,31 +295,25 @@ impl Server {
         last.unwrap_or_else(|| Err(silence(limit)))
     }
 
-    async fn attempt(
-        &self,
-        question: &Question,
-        dress: Dress,
-        left: Duration,
-        patience: Duration,
-    ) -> Result<Reply, Fault> {
+    async fn attempt(&self, attempt: Attempt<'_>) -> Result<Reply, Fault> {
         if self.transport != Transport::Udp {
-            return self.ask_connected(question, dress, left, patience).await;
+            return self.ask_connected(attempt).await;
         }
+        let Attempt { question, dress, left, patience, .. } = attempt;
         let began = self.clock.steady();
-        let addresses = timeout(left, self.reach.addresses(&self.config)).await;
+        let left = || left.saturating_sub(self.clock.steady().duration_since(began));
+        let addresses = timeout(left(), self.reach.addresses(&self.config)).await;
         let addresses = addresses.map_err(|_| Fault::Silent)?.map_err(Fault::Over)?;
-        let left = left.saturating_sub(self.clock.steady().duration_since(began));
-        let limit = left.min(patience);
         let asked = exchange::ask_datagram(&addresses, self.config.port, question, dress);
-        let reply = match timeout(limit, asked).await {
+        let reply = match timeout(left().min(patience), asked).await {
             Ok(reply) => reply.map_err(Fault::Over)?,
             Err(_) => return Err(Fault::Silent),
         };
         if !reply.is_truncated {
             return Ok(reply);
         }
-        let left = left.saturating_sub(self.clock.steady().duration_since(began));
-        match self.ask_connected(question, dress, left, patience).await {
+        let left = left();
+        match self.ask_connected(Attempt { left, ..attempt }).await {
             Ok(reply) => Ok(reply),
             // What did fit is true all the same.
             Err(_) if reply.records.iter().any(|record| matches!(record.data, Data::Address(_))) => Ok(reply),
@@ -310,13 +327,8 @@ impl Server {
         }
     }
 
-    async fn ask_connected(
-        &self,
-        question: &Question,
-        dress: Dress,
-        left: Duration,
-        patience: Duration,
-    ) -> Result<Reply, Fault> {
+    async fn ask_connected(&self, attempt: Attempt<'_>) -> Result<Reply, Fault> {
+        let Attempt { question, dress, left, patience, sign } = attempt;
         let began = self.clock.steady();
         let (connection, number, is_new) = match timeout(left, self.connection(began)).await {
             Ok(connection) => connection.map_err(Fault::Over)?,
@@ -326,6 +338,9 @@ impl Server {
         // One that was silent since it was last used may have died without a word.
         let patience = if is_new { patience } else { patience.min(REUSED_PATIENCE) };
         let limit = left.saturating_sub(asked_at.duration_since(began)).min(patience);
+        if let Some(sign) = sign.filter(|_| is_new) {
+            sign.give();
+        }
         match timeout(limit, connection.ask(question, dress)).await {
             Ok(Ok(reply)) => {
                 self.note_answer(number);

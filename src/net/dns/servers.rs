@@ -47,9 +47,9 @@ impl Servers {
     /// Dropping the future abandons the questions, and blames nobody.
     pub(crate) async fn lookup(&self, name: &str) -> Result<(Known, String), String> {
         let began = self.clock.steady();
-        let asked = self.places.first(async |index| {
+        let asked = self.places.first_in(self.places.order(), async |index, sign| {
             let left = LOOKUP_LIMIT.saturating_sub(self.clock.steady().duration_since(began));
-            self.places.item(index).server.lookup(name, left).await
+            self.places.item(index).server.lookup(name, left, Some(sign)).await
         });
         let outcome = asked.await;
         self.tell_changes();
@@ -100,7 +100,7 @@ impl Servers {
     pub(crate) async fn probe(&self, name: &str) -> Vec<(String, Result<Vec<IpAddr>, String>, Duration)> {
         let ask = async |place: &Place| {
             let began = self.clock.steady();
-            let said = match place.server.lookup(name, LOOKUP_LIMIT).await {
+            let said = match place.server.lookup(name, LOOKUP_LIMIT, None).await {
                 Ok(Known::Found { addresses, .. }) => Ok(addresses),
                 Ok(Known::Absent { text, .. }) | Err(Miss::Dead(text) | Miss::Unable(text)) => Err(text),
             };

@@ -27,7 +27,7 @@ const FOUND_BOTH: &str = "[2001:db8::1, 192.0.2.1] 60";
 /// Looks `a.example` up at one server and returns what it said, without its name. What comes late, as happens on a busy
 /// machine, counts for a while.
 async fn ask(server: &Arc<Server>, limit_ms: u64) -> String {
-    let said = server.lookup("a.example", Duration::from_millis(limit_ms)).await;
+    let said = server.lookup("a.example", Duration::from_millis(limit_ms), None).await;
     let bare = |text: String| text.strip_prefix(server.name()).unwrap().to_owned();
     match said {
         Ok(Known::Found { addresses, ttl_s, late: None }) => format!("{addresses:?} {ttl_s}"),
@@ -262,7 +262,7 @@ async fn the_other_family() {
     });
     let slow = slow.await;
     let began = stopwatch();
-    let known = slow.server(Transport::Udp).lookup("a.example", Duration::from_secs(5)).await;
+    let known = slow.server(Transport::Udp).lookup("a.example", Duration::from_secs(5), None).await;
     assert!((50..180).contains(&began().as_millis()), "{:?}", began());
     let Ok(Known::Found { addresses, late: Some(late), .. }) = known else { panic!("no addresses, or none to come") };
     assert_eq!(addresses, ["192.0.2.1".parse::<IpAddr>().unwrap()]);
