@@ -35,6 +35,15 @@ pub enum Miss<E> {
     Unable(E),
 }
 
+impl<E> Miss<E> {
+    /// Returns what was wrong, whoever is to blame.
+    pub fn into_inner(self) -> E {
+        match self {
+            Self::Dead(error) | Self::Unable(error) => error,
+        }
+    }
+}
+
 /// What a candidate did when it was last asked.
 #[derive(Clone, Debug)]
 pub struct Last {
@@ -65,7 +74,8 @@ pub struct Sign {
 }
 
 impl Sign {
-    fn new(clock: Clock) -> Self {
+    /// Makes one; silence begins now.
+    pub(super) fn new(clock: Clock) -> Self {
         let last = Arc::new(Mutex::new(clock.steady()));
         Self { clock, last }
     }
@@ -118,6 +128,13 @@ impl<T> Candidates<T> {
         let now = self.clock.steady();
         let is_well = |index: &usize| self.state(*index).cool_until.is_none_or(|until| until <= now);
         (0..self.all.len()).find(is_well).unwrap_or(0)
+    }
+
+    /// Tells whether a candidate did what it should when it was last asked, and not longer than `within` ago.
+    pub fn is_proven(&self, index: usize, within: Duration) -> bool {
+        let now = self.clock.steady();
+        let state = self.state(index);
+        state.last.as_ref().is_some_and(|last| last.failure.is_none() && now.duration_since(last.at) <= within)
     }
 
     /// Returns the candidate of this index.

@@ -11,11 +11,11 @@
 //! Invariants: credentials go to the origin they were given for and nowhere else, and a proxy's to that proxy; a
 //! redirect never leads from https to plain http; every wait has a limit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, PROXY_AUTHORIZATION, USER_AGENT};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -30,12 +30,12 @@ use crate::net::tls::Trust;
 
 mod connector;
 mod error;
+mod forward;
 mod response;
 
-use connector::{Connector, Failure};
+use connector::Connector;
 pub use error::Error;
 use error::innermost;
-use response::OfTheProxy;
 pub use response::{Response, ResponseBody};
 
 /// At most this many redirects are followed, as the go command does.
@@ -124,36 +124,50 @@ type Pool = Client<Connector, Empty<Bytes>>;
 pub struct Egress(Arc<Parts>);
 
 struct Parts {
-    pool: Pool,
+    pools: Mutex<Arc<Pools>>,
+    connector: Connector,
+    config: Config,
+    /// Whether ways that were well a moment ago are asked one at a time, since they are taken to be so still.
+    trusts_ways: bool,
+}
+
+struct Pools {
+    all: Pool,
     /// For plain http where there are proxies: the connections of each way.
     of_ways: Vec<Pool>,
-    config: Config,
-    route: Route,
-    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Pools {
+    fn new(connector: &Connector) -> Self {
+        let proxies = &connector.route.proxies;
+        let ways = if proxies.has_proxies() { proxies.count() } else { 0 };
+        let of_ways = (0..ways).map(|way| pool(connector.for_requests(way))).collect();
+        Self { all: pool(connector.clone()), of_ways }
+    }
 }
 
 impl std::fmt::Debug for Egress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Egress").field("route", &self.0.route).finish_non_exhaustive()
+        f.debug_struct("Egress").field("route", &self.0.connector.route).finish_non_exhaustive()
     }
 }
 
 impl Egress {
     /// Makes a client that goes out by `route` and believes those that `trust` vouches for.
     pub fn new(config: Config, route: Route, trust: &Trust) -> Self {
-        Self::with_tls(config, route, trust.client(&[b"h2", b"http/1.1"]))
+        let tls = trust.client(&[b"h2", b"http/1.1"]);
+        let connector = Connector { tls, route, tls_timeout: config.tls_timeout, way: None };
+        Self::with(config, connector, true)
     }
 
-    fn with_tls(config: Config, route: Route, tls: Arc<rustls::ClientConfig>) -> Self {
-        let connector = Connector::new(Arc::clone(&tls), config.tls_timeout, route.clone());
-        let ways = if route.proxies.has_proxies() { route.proxies.count() } else { 0 };
-        let of_ways = (0..ways).map(|way| pool(connector.for_requests(way))).collect();
-        Self(Arc::new(Parts { pool: pool(connector), of_ways, config, route, tls }))
+    fn with(config: Config, connector: Connector, trusts_ways: bool) -> Self {
+        let pools = Mutex::new(Arc::new(Pools::new(&connector)));
+        Self(Arc::new(Parts { pools, connector, config, trusts_ways }))
     }
 
     /// Returns which way requests go.
     pub fn route(&self) -> &Route {
-        &self.0.route
+        &self.0.connector.route
     }
 
     /// Asks for `url` and returns the answer's head, after redirects.
@@ -198,7 +212,7 @@ impl Egress {
     }
 
     /// Finds out within `limit`, over a connection of its own, whether anything answers at `url`; any HTTP answer will
-    /// do.
+    /// do. No proxy is taken to be well.
     ///
     /// # Errors
     /// The step that failed.
@@ -206,7 +220,7 @@ impl Egress {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn probe(&self, url: &Url, limit: Duration) -> Result<(), Error> {
-        let fresh = Self::with_tls(self.0.config.clone(), self.0.route.clone(), Arc::clone(&self.0.tls));
+        let fresh = Self::with(self.0.config.clone(), self.0.connector.clone(), false);
         let asked = timeout(limit, fresh.get_once(url, &HeaderMap::new(), None)).await;
         asked.map_err(|_| Error::HeaderTimeout(limit))?.map(|_| ())
     }
@@ -230,73 +244,39 @@ impl Egress {
         if let Some(credentials) = credentials {
             sent.insert(credentials.name.clone(), credentials.value.clone());
         }
-        if url.scheme() == "http" && self.0.route.proxies.has_proxies() {
+        let pools = self.pools();
+        if url.scheme() == "http" && self.0.connector.route.proxies.has_proxies() {
             let host = Host::parse(url.host_str().unwrap_or_default());
             let to = Target { host, port: url.port_or_known_default().unwrap_or(80) };
-            if !self.0.route.proxies.is_direct(&to) {
-                return self.send_by_a_way(&request, &to).await;
+            if !self.0.connector.route.proxies.is_direct(&to) {
+                return self.send_by_a_way(&pools, &request, &to).await;
             }
         }
-        match self.send(&self.0.pool, request).await {
-            Ok(response) => Ok(response),
-            Err(Failure::Failed(error)) => Err(error),
-            Err(Failure::OtherWay(_)) => Err(Error::Ended("no way out".to_owned())),
-        }
-    }
-
-    /// Sends a request for plain http through the first way that can, over connections of that way.
-    async fn send_by_a_way(&self, request: &Request<Empty<Bytes>>, to: &Target) -> Result<Response, Error> {
-        let proxies = &self.0.route.proxies;
-        let mut way = proxies.preferred();
-        let mut tried: Vec<usize> = Vec::new();
-        let mut last = Error::Ended("no way out".to_owned());
-        // Each round either answers, or finds another way to be the one; more rounds than that are a way that flaps.
-        for _ in 0..=2 * self.0.of_ways.len() {
-            let mut request = request.clone();
-            if let Some(authorization) = proxies.authorization(way) {
-                request.headers_mut().insert(PROXY_AUTHORIZATION, authorization.clone());
-            }
-            let response = match self.send(&self.0.of_ways[way], request).await {
-                Ok(response) => response,
-                Err(Failure::Failed(error)) => return Err(error),
-                Err(Failure::OtherWay(other)) if tried.contains(&other) => break,
-                Err(Failure::OtherWay(other)) => {
-                    way = other;
-                    continue;
-                }
-            };
-            if !proxies.takes_requests(way) {
-                return Ok(response);
-            }
-            last = match response::of_the_proxy(response.status, &response.headers) {
-                None => {
-                    proxies.note_let_in(way);
-                    return Ok(response);
-                }
-                Some(OfTheProxy::WhoAsks(said)) => proxies.note_not_let_in(way, &said).into(),
-                Some(OfTheProxy::CouldNot(said)) => proxies.could_not_reach(way, to, &said).into(),
-            };
-            tried.push(way);
-            match proxies.next(&tried) {
-                Some(next) => way = next,
-                None => break,
-            }
-        }
-        Err(last)
-    }
-
-    async fn send(&self, pool: &Pool, request: Request<Empty<Bytes>>) -> Result<Response, Failure> {
-        let config = &self.0.config;
         // The steps of connecting have limits of their own; this one is mostly about silence on a connection that is
         // open already.
-        let limit = self.0.route.proxies.connect_limit() + config.header_timeout;
+        let limit = self.0.connector.route.proxies.connect_limit(false) + self.0.config.header_timeout;
+        self.send(&pools.all, request, limit).await
+    }
+
+    async fn send(&self, pool: &Pool, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response, Error> {
         let answer = timeout(limit, pool.request(request))
             .await
             .map_err(|_| Error::HeaderTimeout(limit))?
             .map_err(|err| classify(&err))?;
         let (head, incoming) = answer.into_parts();
-        let body = ResponseBody { incoming, stall_timeout: config.stall_timeout };
+        let body = ResponseBody { incoming, stall_timeout: self.0.config.stall_timeout };
         Ok(Response { status: head.status, headers: head.headers, body })
+    }
+
+    /// Leaves the connections there are to those who use them: what is asked from now on gets new ones. For when one of
+    /// them is silent and may have died unnoticed.
+    pub fn abandon_connections(&self) {
+        let fresh = Arc::new(Pools::new(&self.0.connector));
+        *self.0.pools.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+    }
+
+    fn pools(&self) -> Arc<Pools> {
+        Arc::clone(&self.0.pools.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -316,15 +296,15 @@ fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
 }
 
-fn classify(err: &ClientError) -> Failure {
+fn classify(err: &ClientError) -> Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(err);
     while let Some(inner) = cause {
-        if let Some(ours) = inner.downcast_ref::<Failure>() {
+        if let Some(ours) = inner.downcast_ref::<Error>() {
             return ours.clone();
         }
         cause = inner.source();
     }
-    Failure::Failed(Error::Ended(innermost(err)))
+    Error::Ended(innermost(err))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The way out: names to addresses, addresses to connections, connections to HTTP answers.
 //!
-//! `egress` uses `resolver`, `resolver` uses `dial`, and `dial` knows addresses only; that order is what keeps
-//! DNS over HTTPS and proxies by name from becoming a circle. `cidr` and `redacted` are plain values: which clients are
-//! meant, and what of an address may be shown.
+//! Each of these uses those before it, which is what keeps DNS over HTTPS and proxies by name from becoming a circle:
+//! `dial` (addresses only), `tls`, `dns` (one server), `bootstrap` (names of servers and proxies), `proxy`, `resolver`,
+//! `egress`. `candidates` decides for DNS servers and proxies alike which of several is asked; `target` and `stream` are
+//! what all speak of. `cidr` and `redacted` are plain values: which clients are meant, and what of an address may be shown.
 
 pub mod bootstrap;
 pub mod candidates;

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
@@ -21,7 +21,7 @@ use tokio::sync::OnceCell;
 use crate::check::{Check, Outcome};
 use crate::clock::Clock;
 use crate::net::bootstrap::Bootstrap;
-use crate::net::candidates::{Candidates, Last, Miss};
+use crate::net::candidates::{Candidates, Last, Miss, Sign};
 use crate::net::dial;
 use crate::net::stream::Stream;
 use crate::net::target::{Host, Target};
@@ -68,13 +68,18 @@ enum Way {
 enum Use {
     /// It leads to the target.
     Tunnel,
-    /// Requests for plain http are given to the proxy itself, if it is one for HTTP; the others lead to the target. The
-    /// way of this index is asked first.
-    Requests(usize),
+    /// Requests for plain http are given to the proxy itself, if it is one for HTTP; the others lead to the target.
+    Requests,
 }
+
+/// One that has done what it should so recently is taken to be well.
+const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// A TLS handshake to do, and its limit.
 type Finish<'a> = Option<(&'a Arc<rustls::ClientConfig>, Duration)>;
+
+/// What a look-up came to.
+type Found = Result<Vec<IpAddr>, String>;
 
 /// The proxies, and where none is used.
 pub struct Proxies {
@@ -146,7 +151,7 @@ impl Proxies {
         F: Fn(&str) -> A + Sync,
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
-        self.open(to, resolve, Use::Tunnel, None).await.map(|(_, stream)| stream)
+        self.open(to, &resolve, None).await
     }
 
     /// Does as [`Proxies::connect`], and speaks TLS with `to`. A way that leads to no handshake is passed over: some
@@ -168,22 +173,57 @@ impl Proxies {
         F: Fn(&str) -> A + Sync,
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
-        self.open(to, resolve, Use::Tunnel, Some((tls, limit))).await.map(|(_, stream)| stream)
+        self.open(to, &resolve, Some((tls, limit))).await
     }
 
-    /// Opens a connection for requests for plain http at `to`, if possible by `way`. Returns which way it goes: if that
-    /// one [`takes requests`](Self::takes_requests), the connection leads to the proxy, otherwise to `to`.
-    pub(super) async fn connect_for_requests<F, A>(
-        &self,
-        way: usize,
-        to: &Target,
-        resolve: F,
-    ) -> Result<(usize, Stream), Error>
+    /// Opens a connection for requests for plain http at `to` by this `way` and no other. It leads to the proxy if that
+    /// [`takes requests`](Self::takes_requests), otherwise to `to`.
+    pub(super) async fn connect_by<F, A>(&self, way: usize, to: &Target, resolve: F) -> Result<Stream, Error>
     where
         F: Fn(&str) -> A + Sync,
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
-        self.open(to, resolve, Use::Requests(way), None).await
+        let sign = Sign::new(self.clock.clone());
+        let opened = self.open_by(way, Use::Requests, to, &resolve, &OnceCell::new(), None, &sign).await;
+        opened.map_err(Miss::into_inner)
+    }
+
+    /// Returns the first good answer that `ask` gives for a way, the ways being asked in order; one left out.
+    ///
+    /// # Errors
+    /// What was wrong with each of those asked.
+    pub(super) async fn first<R, E, F, A>(&self, without: Option<usize>, ask: F) -> Result<R, Vec<E>>
+    where
+        E: fmt::Display,
+        F: Fn(usize) -> A,
+        A: Future<Output = Result<R, Miss<E>>>,
+    {
+        let order = self.ways.order().into_iter().filter(|way| Some(*way) != without).collect();
+        let asked = self.ways.first_in(order, |way, _| ask(way)).await;
+        self.tell_changes();
+        asked.map(|(_, answer)| answer).map_err(|misses| misses.into_iter().map(|(_, error)| error).collect())
+    }
+
+    /// Notes what came of asking one way alone.
+    pub(super) fn note<R, E: fmt::Display>(&self, way: usize, took: Duration, result: &Result<R, Miss<E>>) {
+        match result {
+            Ok(_) => return self.ways.note_good(way, took),
+            Err(Miss::Dead(error)) => {
+                self.ways.note_dead(way, took, error.to_string());
+            }
+            Err(Miss::Unable(error)) => self.ways.note_unable(way, took, error.to_string()),
+        }
+        self.tell_changes();
+    }
+
+    /// Tells whether this way has just been found to be well.
+    pub(super) fn is_proven(&self, way: usize) -> bool {
+        self.ways.is_proven(way, PROVEN_FOR)
+    }
+
+    /// Tells whether this way needs addresses.
+    pub(super) fn needs_addresses(&self, way: usize) -> bool {
+        self.ways.item(way).needs_addresses()
     }
 
     /// Returns the number of ways.
@@ -209,119 +249,97 @@ impl Proxies {
         }
     }
 
-    /// Notes that a proxy has refused a request for plain http because of who asks; returns the error that says so.
-    pub(super) fn note_not_let_in(&self, way: usize, said: &str) -> Error {
-        match self.ways.item(way) {
-            Way::Server(server) => {
-                let error = server.dead(server::not_let_in(server.authorization.is_some(), said));
-                server.is_closed_to_us.store(true, Ordering::Relaxed);
-                self.ways.note_dead(way, Duration::ZERO, error.to_string());
-                self.tell_changes();
-                error
-            }
-            Way::Direct => Error::Proxy { proxy: "direct".to_owned(), reason: said.to_owned() },
-        }
+    /// Returns the error of a proxy that did not let a request for plain http in.
+    pub(super) fn not_let_in(&self, way: usize, said: &str) -> Error {
+        self.broken(way, server::not_let_in(self.authorization(way).is_some(), said))
     }
 
-    /// Notes that a proxy has taken a request for plain http.
-    pub(super) fn note_let_in(&self, way: usize) {
-        let Way::Server(server) = self.ways.item(way) else { return };
-        if server.is_closed_to_us.load(Ordering::Relaxed) {
-            server.is_closed_to_us.store(false, Ordering::Relaxed);
-            self.tell_changes();
-        }
+    /// Returns the error of a proxy that is out of order.
+    pub(super) fn broken(&self, way: usize, reason: impl Into<String>) -> Error {
+        Error::Proxy { proxy: self.ways.item(way).name().to_owned(), reason: reason.into() }
     }
 
-    /// Returns the error of a proxy that could not do what a request for plain http asks; it is well itself.
-    pub(super) fn could_not_reach(&self, way: usize, to: &Target, said: &str) -> Error {
+    /// Returns the error of a proxy that could not do what a request for plain http asks.
+    pub(super) fn could_not(&self, way: usize, to: &Target, said: &str) -> Error {
         let reason = format!("through {}: {said}", self.ways.item(way).name());
-        self.ways.note_unable(way, Duration::ZERO, reason.clone());
         Error::Connect { to: to.clone(), reason, is_refused: false }
     }
 
-    /// Returns the way to be used next, those left out that have been tried.
-    pub(super) fn next(&self, tried: &[usize]) -> Option<usize> {
-        self.ways.order().into_iter().find(|way| !tried.contains(way))
+    /// Returns the time by the clock that the proxies are timed with.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.steady()
     }
 
-    /// Returns how long a connection may take at most, as far as anybody should wait for it.
-    pub(super) fn connect_limit(&self) -> Duration {
+    /// Returns how long a connection may take at most, as far as anybody should wait for it; `to_proxy` says that it ends
+    /// at one.
+    pub(super) fn connect_limit(&self, to_proxy: bool) -> Duration {
         // A tunnel has to be asked for besides.
-        if self.is_any { self.limits.connect + self.limits.handshake } else { self.limits.connect }
+        let tunnel = if self.is_any && !to_proxy { self.limits.handshake } else { Duration::ZERO };
+        self.limits.connect + tunnel
     }
 
-    async fn open<F, A>(
-        &self,
-        to: &Target,
-        resolve: F,
-        purpose: Use,
-        finish: Finish<'_>,
-    ) -> Result<(usize, Stream), Error>
+    async fn open<F, A>(&self, to: &Target, resolve: &F, finish: Finish<'_>) -> Result<Stream, Error>
     where
         F: Fn(&str) -> A + Sync,
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
-        let found: OnceCell<Result<Vec<IpAddr>, String>> = OnceCell::new();
-        let (found, resolve) = (&found, &resolve);
-        let look_up = || async move {
-            let ask = || async move {
-                match &to.host {
-                    Host::Address(address) => Ok(vec![*address]),
-                    Host::Name(name) => resolve(name).await,
-                }
-            };
-            let addresses = found.get_or_init(ask).await;
-            addresses.clone().map_err(|reason| Error::Dns { host: to.host.to_string(), reason })
-        };
+        let found = &OnceCell::new();
         if self.is_direct(to) {
-            let stream = self.direct(to, look_up().await?, finish).await?;
-            return Ok((0, stream));
+            return self.direct(to, look_up(to, resolve, found).await?, finish).await;
         }
         // A slow look-up is nothing a proxy is to be blamed for, so it is not part of the race if the first needs it.
-        let mut order = self.ways.order();
-        if let Use::Requests(way) = purpose {
-            // The sort is stable.
-            order.sort_by_key(|other| *other != way);
-        }
-        if order.first().is_some_and(|first| self.ways.item(*first).needs_addresses()) {
-            let looked_up = look_up().await;
+        if self.needs_addresses(self.preferred()) {
+            let looked_up = look_up(to, resolve, found).await;
             if self.ways.iter().all(|(way, _)| way.needs_addresses()) {
                 looked_up?;
             }
-            // Looking it up may have shown which proxies are dead.
-            if purpose == Use::Tunnel {
-                order = self.ways.order();
-            }
         }
         // Boxed, since the compiler does not see through to `Send` otherwise.
-        let asked = self.ways.first_in(order, |index, sign| -> BoxFuture<'_, Result<Stream, Miss<Error>>> {
-            Box::pin(async move {
-                match self.ways.item(index) {
-                    Way::Direct => {
-                        let addresses = look_up().await.map_err(Miss::Unable)?;
-                        sign.give();
-                        self.direct(to, addresses, finish).await.map_err(Miss::Unable)
-                    }
-                    Way::Server(server) if purpose != Use::Tunnel && server.is_http() => server.reach(&sign).await,
-                    Way::Server(server) => {
-                        let addresses = match server.config.kind {
-                            Kind::Socks5 => look_up().await.map_err(Miss::Unable)?,
-                            Kind::Http | Kind::Https | Kind::Socks5h => Vec::new(),
-                        };
-                        let stream = server.tunnel(to, &addresses, &sign).await?;
-                        let Some((tls, limit)) = finish else { return Ok(stream) };
-                        sign.give();
-                        tls::handshake(tls, &to.host, stream, limit).await.map_err(|reason| {
-                            let reason = format!("through {}: {reason}", server.config.name);
-                            Miss::Unable(Error::Tls { to: to.clone(), reason })
-                        })
-                    }
-                }
-            })
+        let asked = self.ways.first_in(self.ways.order(), |way, sign| -> BoxFuture<'_, Result<Stream, Miss<Error>>> {
+            Box::pin(async move { self.open_by(way, Use::Tunnel, to, resolve, found, finish, &sign).await })
         });
         let result = asked.await;
         self.tell_changes();
-        result.map_err(|misses| together(misses.into_iter().map(|(_, error)| error).collect(), to))
+        result
+            .map(|(_, stream)| stream)
+            .map_err(|misses| together(misses.into_iter().map(|(_, error)| error).collect(), to))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what one attempt is about, spelled out at its two callers")]
+    async fn open_by<F, A>(
+        &self,
+        way: usize,
+        purpose: Use,
+        to: &Target,
+        resolve: &F,
+        found: &OnceCell<Found>,
+        finish: Finish<'_>,
+        sign: &Sign,
+    ) -> Result<Stream, Miss<Error>>
+    where
+        F: Fn(&str) -> A + Sync,
+        A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
+    {
+        let server = match self.ways.item(way) {
+            Way::Direct => {
+                let addresses = look_up(to, resolve, found).await.map_err(Miss::Unable)?;
+                sign.give();
+                return self.direct(to, addresses, finish).await.map_err(Miss::Unable);
+            }
+            Way::Server(server) if purpose == Use::Requests && server.is_http() => return server.reach(sign).await,
+            Way::Server(server) => server,
+        };
+        let addresses = match server.config.kind {
+            Kind::Socks5 => look_up(to, resolve, found).await.map_err(Miss::Unable)?,
+            Kind::Http | Kind::Https | Kind::Socks5h => Vec::new(),
+        };
+        let stream = server.tunnel(to, &addresses, sign).await?;
+        let Some((tls, limit)) = finish else { return Ok(stream) };
+        sign.give();
+        tls::handshake(tls, &to.host, stream, limit).await.map_err(|reason| {
+            let reason = format!("through {}: {reason}", server.config.name);
+            Miss::Unable(Error::Tls { to: to.clone(), reason })
+        })
     }
 
     async fn direct(&self, to: &Target, addresses: Vec<IpAddr>, finish: Finish<'_>) -> Result<Stream, Error> {
@@ -341,13 +359,11 @@ impl Proxies {
     fn tell_changes(&self) {
         for (way, last) in self.ways.iter() {
             let (Way::Server(server), Some(last)) = (way, last) else { continue };
-            // One that can be connected to has not let us in yet.
-            let is_dead = last.is_dead || server.is_closed_to_us.load(Ordering::Relaxed);
-            if server.is_known_dead.swap(is_dead, Ordering::Relaxed) == is_dead {
+            if server.is_known_dead.swap(last.is_dead, Ordering::Relaxed) == last.is_dead {
                 continue;
             }
             match last.failure {
-                Some(reason) if is_dead => {
+                Some(reason) if last.is_dead => {
                     log::warn!("proxy is out of order proxy={} reason={reason}", server.config.name);
                 }
                 Some(_) | None => log::info!("proxy works again proxy={}", server.config.name),
@@ -373,6 +389,22 @@ impl Proxies {
         };
         self.ways.iter().filter_map(check).collect()
     }
+}
+
+/// Looks up the target's addresses, once for all ways.
+async fn look_up<F, A>(to: &Target, resolve: &F, found: &OnceCell<Found>) -> Result<Vec<IpAddr>, Error>
+where
+    F: Fn(&str) -> A + Sync,
+    A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
+{
+    let ask = || async move {
+        match &to.host {
+            Host::Address(address) => Ok(vec![*address]),
+            Host::Name(name) => resolve(name).await,
+        }
+    };
+    let addresses = found.get_or_init(ask).await;
+    addresses.clone().map_err(|reason| Error::Dns { host: to.host.to_string(), reason })
 }
 
 impl Way {

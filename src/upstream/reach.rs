@@ -101,6 +101,8 @@ impl UpstreamList {
         if upstream.is_down() {
             return;
         }
+        // What is asked next must not wait for the same silence once more.
+        egress.abandon_connections();
         if let Err(err) = egress.probe(base, LOOK_TIMEOUT).await {
             self.note_unreachable(upstream, &err);
         }

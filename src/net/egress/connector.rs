@@ -19,44 +19,23 @@ use crate::net::egress::{Error, Route};
 use crate::net::stream::Stream;
 use crate::net::target::{Host, Target};
 
-/// Why there is no connection for this pool.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum Failure {
-    /// There is none at all.
-    #[error("{0}")]
-    Failed(Error),
-    /// Another way than the pool's has been found to be the one to use.
-    #[error("another way is used")]
-    OtherWay(usize),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Failed(error)
-    }
-}
-
 /// Connects for a pool. Clones share the TLS session cache.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: Arc<rustls::ClientConfig>,
-    route: Route,
-    tls_timeout: Duration,
+    pub(super) tls: Arc<rustls::ClientConfig>,
+    pub(super) route: Route,
+    pub(super) tls_timeout: Duration,
     /// For the pool of one way's requests for plain http.
-    way: Option<usize>,
+    pub(super) way: Option<usize>,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<rustls::ClientConfig>, tls_timeout: Duration, route: Route) -> Self {
-        Self { tls, route, tls_timeout, way: None }
-    }
-
     /// Returns the connector for requests for plain http that go this way.
     pub(super) fn for_requests(&self, way: usize) -> Self {
         Self { way: Some(way), ..self.clone() }
     }
 
-    async fn connect(self, uri: Uri) -> Result<TokioIo<Pooled>, Failure> {
+    async fn connect(self, uri: Uri) -> Result<TokioIo<Pooled>, Error> {
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let to = Target { host: Host::parse(uri.host().unwrap_or_default()), port };
@@ -69,10 +48,7 @@ impl Connector {
         };
         let proxies = &self.route.proxies;
         if let Some(way) = self.way {
-            let (used, stream) = proxies.connect_for_requests(way, &to, resolve).await.map_err(Error::from)?;
-            if used != way {
-                return Err(Failure::OtherWay(used));
-            }
+            let stream = proxies.connect_by(way, &to, resolve).await?;
             let is_forwarded = proxies.takes_requests(way);
             return Ok(TokioIo::new(Pooled { stream, is_forwarded }));
         }
@@ -81,17 +57,17 @@ impl Connector {
         } else {
             proxies.connect(&to, resolve).await
         };
-        let stream = connected.map_err(Error::from)?;
+        let stream = connected?;
         Ok(TokioIo::new(Pooled { stream, is_forwarded: false }))
     }
 }
 
 impl tower_service::Service<Uri> for Connector {
     type Response = TokioIo<Pooled>;
-    type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Failure>> + Send>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 

@@ -16,20 +16,23 @@ struct Server {
     port: u16,
     heads: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
+    /// How long an answer is withheld.
+    delay: Arc<Mutex<Duration>>,
 }
 
 impl Server {
     async fn start(answer: impl Into<String>) -> Self {
         let (answer, listener) = (answer.into(), TcpListener::bind("127.0.0.1:0").await.unwrap());
         let port = listener.local_addr().unwrap().port();
-        let server = Self { port, heads: Arc::default(), connections: Arc::default() };
+        let server = Self { port, heads: Arc::default(), connections: Arc::default(), delay: Arc::default() };
         let (heads, connections) = (Arc::clone(&server.heads), Arc::clone(&server.connections));
+        let delay = Arc::clone(&server.delay);
         Tasks::new().spawn("server", async move {
             while let Ok((stream, _)) = listener.accept().await {
                 connections.fetch_add(1, Ordering::Relaxed);
-                let (heads, answer) = (Arc::clone(&heads), answer.clone());
+                let (heads, delay, answer) = (Arc::clone(&heads), Arc::clone(&delay), answer.clone());
                 Tasks::new().spawn("connection", async move {
-                    let _ = serve(stream, &answer, &heads).await;
+                    let _ = serve(stream, &answer, &heads, &delay).await;
                 });
             }
         });
@@ -45,19 +48,33 @@ impl Server {
     }
 }
 
-async fn serve(mut stream: TcpStream, answer: &str, heads: &Mutex<Vec<String>>) -> std::io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    answer: &str,
+    heads: &Mutex<Vec<String>>,
+    delay: &Mutex<Duration>,
+) -> std::io::Result<()> {
     loop {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(stream.read_u8().await?);
         }
         heads.lock().unwrap().push(String::from_utf8(head).unwrap().to_lowercase());
+        if answer == CLOSES {
+            return Ok(());
+        }
+        let delay = *delay.lock().unwrap();
+        tokio::time::sleep(delay).await;
         stream.write_all(answer.as_bytes()).await?;
     }
 }
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 const WHO: &str = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+
+/// Instead of an answer: the connection ends, or nothing comes.
+const CLOSES: &str = "closes";
+const SILENT: &str = "";
 
 fn egress(entries: Vec<Entry>, no_proxy: &str) -> Egress {
     let trust = Trust::load(&[]).unwrap();
@@ -122,6 +139,58 @@ async fn a_proxys_password_is_for_it_alone() {
     let alone = egress(vec![first.proxy("http", "u:one@")], "");
     let expected = format!("proxy: http://***@127.0.0.1:{}: wrong user name or password (status 407)", first.port);
     assert_eq!(ask(&alone, "http://nowhere.invalid/").await, Err(expected));
+}
+
+/// A proxy that takes a request for plain http and then closes, or is silent, costs one request a moment, and the next
+/// nothing.
+#[tokio::test]
+async fn a_proxy_without_an_answer_is_passed_over() {
+    let clock = Clock::system();
+    for answer in [CLOSES, SILENT, "SSH-2.0-x\r\n"] {
+        let (bad, good) = (Server::start(answer).await, Server::start(GOOD).await);
+        let list = egress(vec![bad.proxy("http", ""), good.proxy("http", "")], "");
+        let began = clock.steady();
+        assert_eq!(ask(&list, "http://nowhere.invalid/").await.as_deref(), Ok("200 hi"), "{answer}");
+        assert!(clock.steady() - began < Duration::from_secs(1), "{answer}");
+        let (asked, began) = (bad.heads().len(), clock.steady());
+        assert_eq!(ask(&list, "http://nowhere.invalid/").await.as_deref(), Ok("200 hi"), "{answer}");
+        assert!((1..=2).contains(&asked) && bad.heads().is_empty(), "{answer} {asked}");
+        assert!(clock.steady() - began < Duration::from_millis(300), "{answer}");
+        if answer != SILENT {
+            let said = ask(&egress(vec![bad.proxy("http", "")], ""), "http://nowhere.invalid/").await.unwrap_err();
+            assert!(said.starts_with(&format!("proxy: http://127.0.0.1:{}: ", bad.port)), "{said}");
+        }
+    }
+}
+
+/// A slow answer is the target's as long as the proxy was well a moment ago; a probe believes nobody.
+#[tokio::test]
+async fn a_slow_answer_is_not_the_proxys() {
+    let (first, second) = (Server::start(GOOD).await, Server::start(GOOD).await);
+    let list = egress(vec![first.proxy("http", ""), second.proxy("http", "")], "");
+    assert_eq!(ask(&list, "http://nowhere.invalid/").await.as_deref(), Ok("200 hi"));
+    *first.delay.lock().unwrap() = Duration::from_secs(1);
+    assert_eq!(ask(&list, "http://nowhere.invalid/").await.as_deref(), Ok("200 hi"));
+    assert!(second.heads().is_empty());
+    list.probe(&Url::parse("http://nowhere.invalid/").unwrap(), Duration::from_secs(3)).await.unwrap();
+    assert_eq!(second.heads().len(), 1);
+}
+
+/// Once the connections are abandoned, what is asked gets a new one, while an answer on its way still ends.
+#[tokio::test]
+async fn connections_can_be_abandoned() {
+    let server = Server::start(GOOD).await;
+    let direct = egress(Vec::new(), "");
+    let url = format!("http://127.0.0.1:{}/", server.port);
+    for _ in 0..2 {
+        ask(&direct, &url).await.unwrap();
+    }
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+    let mut response = direct.get(&Url::parse(&url).unwrap(), &HeaderMap::new(), None).await.unwrap();
+    direct.abandon_connections();
+    assert_eq!(response.body.chunk().await.unwrap().as_deref(), Some(b"hi".as_slice()));
+    ask(&direct, &url).await.unwrap();
+    assert_eq!(server.connections.load(Ordering::Relaxed), 2);
 }
 
 /// A proxy that cannot reach the target is not dead, and the next one is asked; when it is the only one, the error names

@@ -39,8 +39,6 @@ pub(super) struct Server {
     tls: Arc<rustls::ClientConfig>,
     /// What one with `https://` has been found to speak.
     speaks: AtomicU8,
-    /// Whether it has refused a request because of who asks, and has taken none since.
-    pub(super) is_closed_to_us: AtomicBool,
     /// Whether the log has been told that it is out of order.
     pub(super) is_known_dead: AtomicBool,
     bootstrap: Arc<Bootstrap>,
@@ -68,7 +66,6 @@ impl Server {
             authorization,
             tls: trust.client(&[b"http/1.1"]),
             speaks: AtomicU8::new(if config.kind == Kind::Https { UNKNOWN } else { PLAIN }),
-            is_closed_to_us: AtomicBool::new(false),
             is_known_dead: AtomicBool::new(false),
             config,
             bootstrap,
@@ -82,7 +79,7 @@ impl Server {
     }
 
     /// Returns the error of a proxy that is out of order, or does not let us in.
-    pub(super) fn dead(&self, reason: impl Into<String>) -> Error {
+    fn dead(&self, reason: impl Into<String>) -> Error {
         Error::Proxy { proxy: self.config.name.clone(), reason: reason.into() }
     }
 

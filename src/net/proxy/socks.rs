@@ -77,7 +77,7 @@ fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
         SocksError::Io(err) if has_spoken => Failure::Target(closed(err)),
         SocksError::Io(err) => Failure::Proxy(closed(err)),
         SocksError::ConnectionNotAllowedByRuleset => Failure::Refused("not allowed by its rules"),
-        SocksError::GeneralSocksServerFailure => target("it failed, without saying why"),
+        SocksError::GeneralSocksServerFailure => target("general failure"),
         SocksError::NetworkUnreachable => target("network unreachable from there"),
         SocksError::HostUnreachable => target("host unreachable from there"),
         SocksError::ConnectionRefused => target("connection refused"),
