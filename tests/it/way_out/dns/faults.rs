@@ -99,8 +99,8 @@ fn faults(scene: &Scene) -> Vec<Fault> {
         let broken = |numbers: [u8; 2]| scheme.server(&at(numbers[usize::from(is_quic)]));
         if !matches!(scheme, Scheme::Udp | Scheme::Tcp | Scheme::Json) {
             let (expired, other, stranger) = (broken(EXPIRED), broken(OTHER_NAME), broken(STRANGER));
-            add(&expired, "https://mirror.test", &[&expired, "certificate expired"]);
-            add(&other, "https://mirror.test", &[&other, "certificate", "elsewhere.test"]);
+            add(&expired, "https://mirror.test", &[&expired, "certificate expired on 2024-05-01"]);
+            add(&other, "https://mirror.test", &[&other, "certificate is for elsewhere.test, not for"]);
             add(&stranger, "https://mirror.test", &[&stranger, "certificate of an unknown authority"]);
         }
         let good = scheme.server(&at(scheme.number()));

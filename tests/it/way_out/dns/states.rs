@@ -8,6 +8,9 @@ use super::Scheme;
 use super::scene::{BRIEF, DNSDIST, JSON, Scene, UNBOUND};
 use crate::harness::{Larder, SMALL_ZIP, wait_for};
 
+/// A second, and what the rest of a request takes.
+const LIMIT: Duration = Duration::from_millis(1200);
+
 const MODULE: &str = "/rsc.io/quote/@v/v1.5.2.info";
 
 /// Asks for something that nobody has and that was not asked for before: upstreams are asked again.
@@ -72,7 +75,8 @@ fn a_dead_server_costs_a_second_once() {
     };
     let servers = format!("tcp://{address},udp://{}", scene.address(UNBOUND, false));
     let mut shortest = Duration::MAX;
-    for _ in 0..3 {
+    // A busy machine may be slower by itself: one of a few must be as fast as promised.
+    for _ in 0..5 {
         let before = connections();
         // The second upstream is asked for what the first does not have.
         let start = scene.start(&scene.open, "https://mirror4.test,https://mirror6.test");
@@ -84,8 +88,11 @@ fn a_dead_server_costs_a_second_once() {
         assert!(first > before, "the first server is tried first");
         assert_eq!(ask_anew(&larder), 404);
         assert_eq!(connections(), first, "the dead server is left alone: {}", larder.log());
+        if shortest < LIMIT {
+            break;
+        }
     }
-    assert!(shortest < Duration::from_millis(1200), "{shortest:?}");
+    assert!(shortest < LIMIT, "{shortest:?}");
 }
 
 /// While no server can be reached, names that were known lead where they led, and that is said once.
