@@ -70,11 +70,11 @@ fn each_fault_names_the_proxy() {
         (Fault::Greets("SSH-2.0-OpenSSH_9.2\r\n"), socks, "SOCKS"),
         (Fault::Greets("SSH-2.0-OpenSSH_9.2\r\n"), http, "HTTP"),
         (Fault::WrongPassword, all.as_slice(), "wrong user name or password"),
-        (Fault::Reply(1), socks, "general failure"),
+        (Fault::Reply(1), socks, "it failed, without saying why"),
         (Fault::Reply(2), socks, "not allowed"),
-        (Fault::Reply(3), socks, "network unreachable"),
-        (Fault::Reply(4), socks, "host unreachable"),
-        (Fault::Reply(5), socks, "connection refused"),
+        (Fault::Reply(3), socks, "unreachable"),
+        (Fault::Reply(4), socks, "unreachable"),
+        (Fault::Reply(5), socks, "refused"),
     ] {
         for scheme in schemes {
             for face in ["https", "http"] {
