@@ -58,7 +58,7 @@ impl Connection {
     pub(super) fn over(stream: Stream, tasks: &Tasks) -> Self {
         // Hickory only compares this with itself.
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        let (stream, sender) = TcpStream::from_stream(AsyncIoTokioAsStd(Prompt(stream)), nowhere);
+        let (stream, sender) = TcpStream::from_stream(AsyncIoTokioAsStd(Prompt::new(stream)), nowhere);
         let multiplexer = DnsMultiplexer::new(TcpClientStream::from_stream(stream), sender)
             .with_timeout(FORGOTTEN_AFTER)
             .with_max_active_requests(4 * QUESTIONS_MAX);

@@ -16,7 +16,20 @@ use tokio::net::TcpStream;
 use crate::net::stream::Stream;
 
 /// The stream.
-pub(super) struct Prompt(pub(super) Stream);
+pub(super) struct Prompt(Stream);
+
+impl Prompt {
+    pub(super) fn new(stream: Stream) -> Self {
+        let prompt = Self(stream);
+        prompt.acknowledge_at_once();
+        prompt
+    }
+
+    /// Asks the system for that; it forgets it by and by. Where it cannot be had, all that is lost is time.
+    fn acknowledge_at_once(&self) {
+        let _ = SockRef::from(socket(&self.0)).set_tcp_quickack(true);
+    }
+}
 
 fn socket(stream: &Stream) -> &TcpStream {
     match stream {
@@ -27,10 +40,9 @@ fn socket(stream: &Stream) -> &TcpStream {
 
 impl AsyncRead for Prompt {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stream = &mut self.get_mut().0;
-        let outcome = ready!(Pin::new(&mut *stream).poll_read(cx, buf));
-        // The system forgets it by and by. Where it fails, all that is lost is time.
-        let _ = SockRef::from(socket(stream)).set_tcp_quickack(true);
+        let prompt = self.get_mut();
+        let outcome = ready!(Pin::new(&mut prompt.0).poll_read(cx, buf));
+        prompt.acknowledge_at_once();
         Poll::Ready(outcome)
     }
 }
