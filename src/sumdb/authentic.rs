@@ -313,11 +313,11 @@ mod tests {
         };
         assert_eq!(paths(&missing), all[2..]);
         for tile in &plan.tiles()[..3] {
-            for change in [-32_i64, -1, 1, 32] {
+            for change in [-32_isize, -1, 1, 32] {
                 let proved = plan.prove(|asked| {
                     let mut bytes = log.tile(asked).to_vec();
                     if asked == tile {
-                        bytes.resize(usize::try_from(bytes.len() as i64 + change).unwrap(), 0);
+                        bytes.resize(bytes.len().checked_add_signed(change).unwrap(), 0);
                     }
                     Some(bytes.into())
                 });
@@ -327,8 +327,9 @@ mod tests {
     }
 
     /// golang/go#80744: every hash of every tile counts, whatever number of subtrees the tree consists of and wherever the
-    /// tile stands in the plan: those of the right edge, the lowest of them too, and full ones right behind the edge. (There
-    /// the go command began its checks at the number of subtrees, of which several share one tile.)
+    /// tile stands in the plan: those of the right edge, the lowest of them too, and full ones right behind the edge. (Go's
+    /// library once compared tiles with their parents from place n of its list on, n being the number of subtrees. Several
+    /// of them share one tile, so some tiles before that place were believed unseen.)
     #[test]
     fn issue_80744_every_hash_of_every_tile_counts() {
         // Many subtrees in few tiles: 255 = 8 subtrees in 1 tile, 511 = 9 in 2, 65,535 = 16 in 2, 65,791 = 9 in 2.

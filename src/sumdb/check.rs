@@ -7,7 +7,7 @@
 //! Sources: `golang.org/x/mod/sumdb`, client.go; golang/go#79070, #80744, #80745.
 //!
 //! ```text
-//! let check = LookupCheck::new(answer, &target, known, &key)?;     signature, form, the module asked for; Err: a lie
+//! let check = LookupCheck::new(answer, &target, known, &key)?;     form and signature; Err: a lie
 //! loop {
 //!     match check.run(|tile| at_hand(tile)) {
 //!         Outcome::NeedTiles(tiles) => fetch them                  all that are missing, at once; a partial tile that the
@@ -39,7 +39,14 @@ use super::tree::Node;
 pub struct LookupCheck {
     heads: Heads,
     plan: TilePlan,
-    record: ProvedRecord,
+    record: Result<Claim, Lie>,
+}
+
+/// What an answer says the log holds for the module that was asked for.
+#[derive(Clone, Debug)]
+struct Claim {
+    number: u64,
+    go_sum: GoSum,
     leaf: Hash,
 }
 
@@ -186,7 +193,8 @@ impl LookupCheck {
     /// Takes an answer to the lookup of `target`. `known` is the newest head accepted so far.
     ///
     /// # Errors
-    /// [`Lie`] for what needs no tiles: form, signature, and whether the record is of that module.
+    /// [`Lie`] for the form and the signature. That the record is not of that module comes out of [`Self::run`]: even then
+    /// the signed head may show a fork.
     pub fn new(
         answer: &[u8],
         target: &LookupTarget,
@@ -195,18 +203,13 @@ impl LookupCheck {
     ) -> Result<Self, Lie> {
         let answer = LookupAnswer::parse(answer)?;
         let came = SignedHead::open(answer.note, key)?;
-        let (number, size) = (answer.number, came.head().size);
-        if number >= size {
-            return Err(Lie::BeyondHead { number, size });
-        }
-        // golang/go#80745: lines are taken from the text whose leaf hash is proved below, never from the rest of the answer.
-        let go_sum = GoSum::find(answer.text, target)?;
-        let leaf = Hash::of_record(answer.text.as_bytes());
+        let record = Claim::new(&answer, target, came.head().size);
         let heads = Heads::new(came, known);
         let mut plan = heads.plan();
-        plan.add_node(Node::of_record(number));
-        let record = ProvedRecord { number, go_sum, head: heads.proved() };
-        Ok(Self { heads, plan, record, leaf })
+        if let Ok(claim) = &record {
+            plan.add_node(Node::of_record(claim.number));
+        }
+        Ok(Self { heads, plan, record })
     }
 
     /// Returns all tiles the check takes, parents first.
@@ -217,11 +220,25 @@ impl LookupCheck {
     /// Checks with the tiles at hand. `bytes_of` gives a tile's bytes, cut to its width.
     pub fn run(&self, bytes_of: impl FnMut(&Tile) -> Option<Bytes>) -> Outcome<ProvedRecord> {
         self.heads.run(&self.plan, bytes_of, |tiles| {
-            let number = self.record.number;
-            let is_in_log = tiles.hash(Node::of_record(number)) == Some(self.leaf);
-            let lie = || Lie::NotInLog { number, size: self.heads.newer.head().size };
-            if is_in_log { Ok(self.record.clone()) } else { Err(lie()) }
+            let Claim { number, go_sum, leaf } = self.record.clone()?;
+            if tiles.hash(Node::of_record(number)) != Some(leaf) {
+                return Err(Lie::NotInLog { number, size: self.heads.newer.head().size });
+            }
+            Ok(ProvedRecord { number, go_sum, head: self.heads.proved() })
         })
+    }
+}
+
+impl Claim {
+    /// Reads an answer that came with the head of a log of this size.
+    fn new(answer: &LookupAnswer<'_>, target: &LookupTarget, size: u64) -> Result<Self, Lie> {
+        let number = answer.number;
+        if number >= size {
+            return Err(Lie::BeyondHead { number, size });
+        }
+        // golang/go#80745: lines are taken from the text whose leaf hash is to be proved, never from the rest of the answer.
+        let go_sum = GoSum::find(answer.text, target)?;
+        Ok(Self { number, go_sum, leaf: Hash::of_record(answer.text.as_bytes()) })
     }
 }
 

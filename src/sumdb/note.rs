@@ -38,7 +38,7 @@ pub enum NoteError {
     /// A line below the last blank line that is no signature.
     #[error("malformed note: not a signature: {}", crate::module::Shown(.line))]
     NotSignature {
-        /// The offending line.
+        /// The offending line, or its beginning.
         line: String,
     },
     /// Longer than anyone wants to read.
@@ -74,7 +74,7 @@ impl<'n> Note<'n> {
         let signatures = signatures.strip_suffix('\n').ok_or(NoteError::NoSignatures)?;
         let mut is_signed = false;
         for (number, line) in signatures.split('\n').enumerate() {
-            let malformed = || NoteError::NotSignature { line: line.to_owned() };
+            let malformed = || NoteError::NotSignature { line: line.chars().take(100).collect() };
             let (name, hash, signature) = signature_line(line).ok_or_else(malformed)?;
             if number == SIGNATURES_MAX {
                 return Err(NoteError::TooManySignatures);

@@ -215,7 +215,8 @@ mod tests {
         let quote = target("rsc.io/quote", "v1.5.2");
         let [a, b] = [H1_A, H1_B].map(|h1| Some(h1.parse::<H1>().unwrap()));
         let find = |lines: &[&str]| {
-            GoSum::find(&lines.iter().map(|line| format!("rsc.io/quote {line}\n")).collect::<String>(), &quote)
+            let lines: Vec<String> = lines.iter().map(|line| format!("rsc.io/quote {line}\n")).collect();
+            GoSum::find(&lines.concat(), &quote)
         };
         let line = |version: &str, hash: &str| format!("{version} {hash}");
         let (zip_a, zip_b, mod_b) = (line("v1.5.2", H1_A), line("v1.5.2", H1_B), line("v1.5.2/go.mod", H1_B));

@@ -75,7 +75,7 @@ fn mutated(random: &mut fastrand::Rng, bytes: &[u8]) -> Vec<u8> {
             6 if at < bytes.len() => bytes[at] = random.u8(b'0'..=b'z'),
             _ if at < bytes.len() => {
                 // A whole line once more.
-                let line = bytes.split_inclusive(|b| *b == b'\n').last().unwrap_or_default().to_vec();
+                let line = bytes.split_inclusive(|b| *b == b'\n').next_back().unwrap_or_default().to_vec();
                 bytes.extend(line);
             }
             _ => bytes.truncate(at),
@@ -120,7 +120,7 @@ fn notes_agree() {
     let mut random = fastrand::Rng::with_seed(12);
     let key = signer().key();
     let (mut good, mut bad) = (0, 0);
-    for round in 0..8_000 {
+    for round in 0..5_000 {
         let texts =
             ["go.sum database tree\n1\nAAAA\n", "a\n", "\n", "a\n\n\u{2014} x AAAAAAA=\n", "é\n\nb\n", "no newline"];
         let text = texts[random.usize(0..texts.len())];
@@ -163,7 +163,7 @@ fn signatures_agree() {
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     // Points of small order, and of coordinates that are not reduced.
-    let mut points = vec![[0_u8; 32], [0xff; 32], [0; 32], [0; 32], [0; 32]];
+    let mut points = [[0_u8; 32], [0xff; 32], [0; 32], [0; 32], [0; 32]];
     points[2][0] = 1;
     points[3][31] = 0x80;
     points[4] = [0xff; 32];
@@ -200,8 +200,8 @@ fn signatures_agree() {
         }
         let hash = Hash::of(&[b"sum.example\n", &key_bytes]);
         signature[..4].copy_from_slice(&hash.as_bytes()[..4]);
-        let hex: String = hash.as_bytes()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        let key = format!("sum.example+{hex}+{}", encode_base64(&key_bytes));
+        let [a, b, c, d, ..] = *hash.as_bytes();
+        let key = format!("sum.example+{a:02x}{b:02x}{c:02x}{d:02x}+{}", encode_base64(&key_bytes));
         let note = format!("{head} {}\n", encode_base64(&signature));
         let theirs = oracle.ask(&json!({"op": "open", "key": key, "note": encode_base64(note.as_bytes())}));
         let ours = Note::open(note.as_bytes(), &VerifierKey::parse(&key).unwrap());
@@ -368,7 +368,7 @@ fn lookups_agree() {
         [600, 0, 3, 255, 256, 400, 511, 520, 599].into_iter().map(|fork_at| (fork_at, modules(600, fork_at))).collect();
     let honest = &logs[0].1;
     let mut tally = BTreeMap::<&str, u32>::new();
-    for round in 0..2_500 {
+    for round in 0..1_600 {
         let (_, log) = &logs[if random.bool() { 0 } else { random.usize(0..logs.len()) }];
         let near = |random: &mut fastrand::Rng| match random.u32(0..3) {
             0 => [1, 2, 255, 256, 257, 511, 512, 513, 599, 600][random.usize(0..10)],
@@ -429,8 +429,7 @@ fn lookups_agree() {
             .entry(judge(theirs, outcome, is_own_good, &own.map_or_else(Vec::new, |(tiles, _)| tiles), &context))
             .or_default() += 1;
     }
-    for (what, at_least) in
-        [("proved", 500), ("fork", 100), ("refused", 300), ("another module", 50), ("own tiles", 30)]
+    for (what, at_least) in [("proved", 200), ("fork", 40), ("refused", 100), ("another module", 10), ("own tiles", 15)]
     {
         assert!(tally.get(what).is_some_and(|count| *count >= at_least), "{what}: {tally:?}");
     }
@@ -444,6 +443,7 @@ fn judge(
     own: &[Tile],
     context: &str,
 ) -> &'static str {
+    let is_form = ours.is_err();
     let alarm = theirs.as_ref().ok().and_then(|theirs| theirs["alarm"].as_str()).filter(|alarm| !alarm.is_empty());
     match ours {
         _ if !is_own_good => {
@@ -466,33 +466,30 @@ fn judge(
             assert!(saved.difference(&used).all(|tile| own.contains(tile)), "{context}");
             "proved"
         }
-        Ok(Outcome::Fork(fork)) => match alarm {
-            Some(alarm) => {
+        Ok(Outcome::Fork(fork)) => {
+            if let Some(alarm) = alarm {
                 assert_eq!(fork.to_string(), alarm, "{context}");
-                "fork"
+                return "fork";
             }
             // Two roots of one size contradict each other; Go wants to see tiles first, which may be missing or wrong.
-            None => {
-                assert!(theirs.is_err() && fork.older().head().size == fork.newer().head().size, "{context}");
-                "fork by heads alone"
-            }
-        },
-        Ok(Outcome::NeedTiles(_) | Outcome::Lie(_)) | Err(Lie::Head(_)) => {
-            assert!(theirs.is_err(), "{context}");
-            "refused"
+            assert!(theirs.is_err() && fork.older().head().size == fork.newer().head().size, "{context}");
+            "fork by heads alone"
         }
-        // Go's client returns the record and no line of it, which its caller takes for a refusal; or refuses for another
-        // reason.
-        Err(Lie::Record(RecordError::OfAnother { .. })) => {
+        // Go's client returns no line of such a record, which its caller takes for a refusal.
+        Ok(Outcome::Lie(Lie::Record(RecordError::OfAnother { .. }))) => {
             assert!(
-                alarm.is_some() || theirs.is_err() || theirs.is_ok_and(|theirs| theirs["lines"].is_null()),
+                theirs.is_err() || (alarm.is_none() && theirs.is_ok_and(|theirs| theirs["lines"].is_null())),
                 "{context}"
             );
             "another module"
         }
         // Stricter here: spellings of numbers and of hashes, and records beyond the head they came with.
-        Err(Lie::Record(RecordError::NoNumber | RecordError::Hash { .. }) | Lie::BeyondHead { .. }) => "stricter",
-        Err(_) => {
+        Ok(Outcome::Lie(Lie::Record(RecordError::Hash { .. }) | Lie::BeyondHead { .. }))
+        | Err(Lie::Record(RecordError::NoNumber)) => {
+            assert!(alarm.is_none() || is_form, "{context}");
+            "stricter"
+        }
+        Ok(Outcome::NeedTiles(_) | Outcome::Lie(_)) | Err(_) => {
             assert!(theirs.is_err(), "{context}");
             "refused"
         }
