@@ -115,7 +115,7 @@ fn hashes_are_parsed() {
 fn streams_of_every_kind_are_hashed() {
     let mut items = Vec::new();
     for number in 0..16 {
-        let content = [&b""[..], b"package m\n", &[7; 70_000], &[0; 1]][number % 4];
+        let content = [&b""[..], b"package m\n", &[7; 600], &[0; 1]][number % 4];
         let mut item = Item::new(&format!("{number}.go"), content);
         // The long descriptor of an empty content begins like a short one; that is odd.
         (item.is_deflated, item.is_zip64) = (number & 4 == 0, number & 8 == 0 && !content.is_empty());
@@ -124,6 +124,14 @@ fn streams_of_every_kind_are_hashed() {
     }
     let folder = Item { is_deflated: false, has_descriptor: false, ..Item::new("folder/", b"") };
     items.push(folder);
+    let larger = [
+        Item::new("large", &vec![7; 200_000]),
+        Item { is_deflated: false, has_descriptor: false, ..Item::new("stored", &vec![7; 200_000]) },
+    ];
+    let bytes = plain(&larger);
+    for piece_bytes in [1000, bytes.len()] {
+        assert_eq!(stream(&bytes, PREFIX, piece_bytes), Ok(whole(&bytes, PREFIX).unwrap()));
+    }
     for is_zip64 in [false, true] {
         let bytes = archive(&items, &(0..items.len()).collect::<Vec<_>>(), is_zip64);
         let h1 = whole(&bytes, PREFIX).unwrap();
