@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 use super::authentic::{AuthenticTiles, TilePlan, Unproved};
 use super::fork::Fork;
-use super::hash::{H1, Hash};
+use super::hash::Hash;
 use super::head::{HeadError, SignedHead, TreeHead};
 use super::key::VerifierKey;
 use super::name::LookupTarget;
@@ -33,8 +33,10 @@ use super::proof::prove_prefix;
 use super::record::{GoSum, LookupAnswer, RecordError};
 use super::tile::{Tile, TileLevel};
 use super::tree::Node;
+use crate::module::zip::hash::H1;
 
-/// Checks an answer to a lookup.
+/// Checks an answer to a lookup. Once proved, every byte of it is vouched for but signature lines of other keys, which the
+/// go command passes over as well.
 #[derive(Clone, Debug)]
 pub struct LookupCheck {
     heads: Heads,

@@ -1,4 +1,4 @@
-//! Hashes of a transparent log, and the hash of go.sum lines.
+//! Hashes of a transparent log.
 //!
 //! Called by everything in `sumdb`; calls nothing. Pure. Sources: RFC 6962, section 2.1; `golang.org/x/mod/sumdb/tlog`.
 //!
@@ -93,33 +93,6 @@ impl FromStr for Hash {
     }
 }
 
-/// A go.sum hash: of all files of a module, or of its go.mod alone. Written `h1:` and base64.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct H1(pub [u8; 32]);
-
-impl fmt::Display for H1 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "h1:{}", STANDARD.encode(self.0))
-    }
-}
-
-impl fmt::Debug for H1 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl FromStr for H1 {
-    type Err = HashError;
-
-    /// Parses the inverse of `Display`, in its one spelling: the go command compares these as texts.
-    fn from_str(text: &str) -> Result<Self, HashError> {
-        let bytes = text.strip_prefix("h1:").and_then(|base64| STANDARD.decode(base64).ok());
-        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        bytes.map(Self).ok_or_else(|| HashError { text: text.to_owned() })
-    }
-}
-
 /// Decodes base64 as the go command does in notes and keys.
 pub(super) fn decode_base64(text: &str) -> Option<Vec<u8>> {
     LIKE_GO.decode(text).ok()
@@ -134,20 +107,14 @@ pub(super) fn encode_base64(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// A hash comes back from its text, and of the texts of the go.sum hash there is one alone.
+    /// A hash comes back from its text, and other texts are none.
     #[test]
     fn hashes_round_trip() {
         let empty = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         assert_eq!(Hash::of_empty_tree().to_string(), empty);
         assert_eq!(empty.parse(), Ok(Hash::of_empty_tree()));
-        let h1 = format!("h1:{empty}");
-        assert_eq!(h1.parse::<H1>().unwrap().to_string(), h1);
-        // The last letter carries two bits nobody reads: another spelling of a hash, and not one of an h1.
-        let other = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=";
-        assert_eq!(other.parse(), Ok(Hash::of_empty_tree()));
-        for wrong in [format!("h1:{other}"), "h1:".into(), "h2:".to_owned() + empty, empty.into(), h1 + "\n"] {
-            assert_eq!(wrong.parse::<H1>(), Err(HashError { text: wrong.clone() }));
-        }
+        // The last letter carries two bits that nobody reads.
+        assert_eq!("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFV=".parse(), Ok(Hash::of_empty_tree()));
         for wrong in ["", "AA==", "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU", "é"] {
             assert_eq!(wrong.parse::<Hash>().unwrap_err().text, wrong);
         }

@@ -34,7 +34,7 @@ mod tests_oracle;
 pub mod tile;
 pub mod tree;
 
-pub use hash::{H1, Hash};
+pub use hash::Hash;
 pub use head::{SignedHead, TreeHead};
 pub use key::VerifierKey;
 pub use name::{LookupTarget, SumdbName};

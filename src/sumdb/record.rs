@@ -15,12 +15,11 @@
 //!
 //! A data tile holds the texts of up to 256 records, each with a blank line behind it.
 
-use std::str::FromStr as _;
-
-use super::hash::{H1, Hash, HashError};
+use super::hash::Hash;
 use super::head::decimal;
 use super::name::LookupTarget;
 use super::note::plain_text;
+use crate::module::zip::hash::H1;
 
 /// An answer to a lookup, taken apart. Nothing of it is proved yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,12 +54,12 @@ pub enum RecordError {
     #[error("malformed record data: not plain text")]
     NotText,
     /// A line for the module asked for, with a hash that is none.
-    #[error("record of {target}: {source}")]
+    #[error("record of {target}: malformed hash {}", crate::module::Shown(.hash))]
     Hash {
         /// What was asked for.
         target: LookupTarget,
         /// What stands in place of the hash.
-        source: HashError,
+        hash: String,
     },
     /// A record, of another module or version.
     #[error("record of something else where {target} was asked for")]
@@ -97,7 +96,8 @@ impl GoSum {
             let prefix = format!("{path} {version}{suffix} ");
             let mut hashes = text.lines().filter_map(|line| line.strip_prefix(prefix.as_str()));
             let hash = hashes.find(|hash| hash.starts_with("h1:"));
-            hash.map(H1::from_str).transpose().map_err(|source| RecordError::Hash { target: target.clone(), source })
+            let malformed = |hash: &str| RecordError::Hash { target: target.clone(), hash: hash.to_owned() };
+            hash.map(|hash| H1::parse(hash).ok_or_else(|| malformed(hash))).transpose()
         };
         let found = Self { zip: find("")?, go_mod: find("/go.mod")? };
         if found.zip.is_none() && found.go_mod.is_none() {
@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_first_h1_counts() {
         let quote = target("rsc.io/quote", "v1.5.2");
-        let [a, b] = [H1_A, H1_B].map(|h1| Some(h1.parse::<H1>().unwrap()));
+        let [a, b] = [H1_A, H1_B].map(|h1| H1::parse(h1));
         let find = |lines: &[&str]| {
             let lines: Vec<String> = lines.iter().map(|line| format!("rsc.io/quote {line}\n")).collect();
             GoSum::find(&lines.concat(), &quote)
@@ -224,8 +224,10 @@ mod tests {
         assert_eq!(find(&[&mod_b]), Ok(GoSum { zip: None, go_mod: b }));
         assert_eq!(find(&["v1.5.2 h2:x", &zip_b, &zip_a, &mod_b]), Ok(GoSum { zip: b, go_mod: b }));
         for hash in ["h1:", "h1:uppercase!=", &(H1_A.to_owned() + " "), &(H1_A.to_owned() + "=")] {
-            let source = HashError { text: hash.to_owned() };
-            assert_eq!(find(&[&line("v1.5.2", hash)]), Err(RecordError::Hash { target: quote.clone(), source }));
+            assert_eq!(
+                find(&[&line("v1.5.2", hash)]),
+                Err(RecordError::Hash { target: quote.clone(), hash: hash.to_owned() })
+            );
         }
     }
 

@@ -12,12 +12,13 @@ use super::head::HeadError;
 use super::note::NoteError;
 use super::record::RecordError;
 use super::tree::Node;
-use super::{H1, Hash, LookupTarget, SignedHead, Tile, TileLevel, VerifierKey};
+use super::{Hash, LookupTarget, SignedHead, Tile, TileLevel, VerifierKey};
 use crate::module::ModulePath;
+use crate::module::zip::hash::H1;
 
 /// A record with both lines for `example.com/mNUMBER`, and hashes that the salt changes.
 pub(super) fn record(number: u64, salt: &str) -> String {
-    let h1 = |what: &str| H1(*Hash::of_record(format!("{number}{what}{salt}").as_bytes()).as_bytes());
+    let h1 = |what: &str| format!("h1:{}", Hash::of_record(format!("{number}{what}{salt}").as_bytes()));
     let module = format!("example.com/m{number} v1.0.0");
     format!("{module} {}\n{module}/go.mod {}\n", h1("zip"), h1("mod"))
 }
@@ -83,7 +84,8 @@ fn honest_logs_are_believed() {
             assert!(stored.iter().all(|tile| Tile::in_tree(tile.level(), tile.index(), newest) == Some(*tile)));
             let ProvedRecord { number: proved_number, go_sum, head } = proved.thing;
             let lines = record(number, "");
-            let hashes: Vec<H1> = lines.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect();
+            let hashes: Vec<H1> =
+                lines.lines().map(|line| H1::parse(line.rsplit_once(' ').unwrap().1).unwrap()).collect();
             assert_eq!((proved_number, go_sum.zip, go_sum.go_mod), (number, Some(hashes[0]), Some(hashes[1])));
             let standing = match known.map(|_| came_size.cmp(&known_size)) {
                 None | Some(std::cmp::Ordering::Greater) => Standing::Newer,
