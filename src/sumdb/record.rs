@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_first_h1_counts() {
         let quote = target("rsc.io/quote", "v1.5.2");
-        let [a, b] = [H1_A, H1_B].map(|h1| H1::parse(h1));
+        let [a, b] = [H1_A, H1_B].map(H1::parse);
         let find = |lines: &[&str]| {
             let lines: Vec<String> = lines.iter().map(|line| format!("rsc.io/quote {line}\n")).collect();
             GoSum::find(&lines.concat(), &quote)
