@@ -303,8 +303,9 @@ impl Mark {
     fn of(path: &str, is_folder: bool) -> Self {
         let spelled = digest_of(path.as_bytes());
         // Most paths are ASCII and lower case, and their own folded form.
-        let is_folded = path.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
-        let folded = if is_folded { spelled } else { digest_of(path.chars().map(fold).collect::<String>().as_bytes()) };
+        let is_its_own = path.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+        let folded =
+            if is_its_own { spelled } else { digest_of(path.chars().map(fold).collect::<String>().as_bytes()) };
         let mut mark = Self { folded: [0; 16], spelled: [0; 15], is_folder };
         mark.folded.copy_from_slice(&folded[..16]);
         mark.spelled.copy_from_slice(&spelled[..15]);

@@ -8,6 +8,7 @@ use super::directory::*;
 pub(super) const PREFIX: &str = "example.com/m@v1.0.0/";
 
 /// How an entry is written.
+#[expect(clippy::struct_excessive_bools, reason = "each is a bit of the format, and all combinations are tried")]
 #[derive(Clone)]
 pub(super) struct Item {
     pub(super) name: Vec<u8>,

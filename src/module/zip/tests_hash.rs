@@ -143,7 +143,7 @@ fn streams_of_every_kind_are_hashed() {
             let mut hasher = StreamHasher::new(PREFIX);
             let mut rest = &bytes[..];
             while !rest.is_empty() {
-                let (piece, after) = rest.split_at(generator.usize(..rest.len().min(500) + 1));
+                let (piece, after) = rest.split_at(generator.usize(..=rest.len().min(500)));
                 hasher.push(piece).unwrap();
                 rest = after;
             }
@@ -241,7 +241,7 @@ fn unpacked_size_is_limited() {
 #[test]
 fn entries_that_cannot_be_read_are_named() {
     let item = Item { has_descriptor: false, ..Item::new("a.go", b"package m\n") };
-    let bytes = plain(&[item.clone()]);
+    let bytes = plain(std::slice::from_ref(&item));
     let header = bytes.windows(4).position(|four| four == HEADER_SIGNATURE).unwrap();
     for (at, value, text) in [
         (0, 0, "no local header where the directory says"),

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"compress/flate"
+	"hash/crc32"
+	"io"
 	"os"
 	"unicode"
 
@@ -12,6 +16,7 @@ import (
 func init() {
 	operations["zip"] = op(checkZip)
 	operations["runes"] = op(listRunes)
+	operations["inflate"] = op(inflate)
 }
 
 // A zipQuestion asks about a file that claims to be the zip of a module version.
@@ -46,6 +51,12 @@ func checkZip(question zipQuestion) (verdict zipVerdict, err error) {
 		verdict.CheckError = err.Error()
 	}
 	return verdict, nil
+}
+
+// inflate tells the length and the CRC of what raw deflated data holds.
+func inflate(question struct{ Data []byte }) ([2]uint32, error) {
+	content, err := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(question.Data)), 1<<20))
+	return [2]uint32{uint32(len(content)), crc32.ChecksumIEEE(content)}, err
 }
 
 // Runes tells what this Go's tables say of characters. A fold is what zip's
