@@ -1,12 +1,13 @@
-//! The structure of a module zip: whether a file is a complete archive of one module version, before anyone gets it.
+//! Module zips: their structure, checked here; the go command's rules (`rules`); the h1 hash (`hash`, `stream`).
 //!
-//! Called when a zip has arrived or is adopted; calls nothing. It reads the end of the file, walks the central
-//! directory through one fixed buffer and looks at the first bytes of every entry; it inflates nothing, so it does not
-//! replace the checksum. Invariants: memory is bounded whatever the file says; what Go's `archive/zip` and the h1 hash
-//! accept is refused only for bytes after the archive, a name outside the module, a directory outside the file, or a
-//! limit. (One exception: of two entries with one name Go hashes the last alone, so it does not miss the first one's
-//! data. It refuses to unpack such a zip anyway.) Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3; the Go module
-//! reference, "Module zip files".
+//! [`check_structure`] is called when a zip has arrived or is adopted, and says whether a file is a complete archive of
+//! one module version; it calls `directory`. It reads the end of the file, walks the central directory through one fixed
+//! buffer and looks at the first bytes of every entry; it inflates nothing, so it does not replace the hash. Invariants:
+//! memory is bounded whatever the file says; what Go's `archive/zip` and the h1 hash accept is refused only for bytes
+//! after the archive, a name outside the module, a directory outside the file, or a limit. (One exception: of two
+//! entries with one name Go hashes the last alone, so it does not miss the first one's data. It unpacks such a zip only
+//! if the name is a folder's.) Sources: APPNOTE.TXT 6.3.10, sections 4.3 and 4.5.3; the Go module reference, "Module
+//! zip files".
 //!
 //! ```text
 //! [anything] [local header, name, extra, data]… [directory header, name, extra, comment]…
