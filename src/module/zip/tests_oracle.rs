@@ -69,7 +69,7 @@ fn compare(zips: &[Vec<u8>]) -> (usize, usize) {
             // Sizes beyond all modules are refused at once; Go finds out when there is less.
             let is_large = matches!(result, Err(HashError::Zip(ZipError::UnpackedTooLarge { .. })));
             let ours = result.as_ref().map(H1::to_string).unwrap_or_default();
-            assert!(is_outside || ours == text("h1"), "{result:?} {}", shown());
+            assert!(is_outside || is_large || ours == text("h1"), "{result:?} {}", shown());
             assert!(!is_large || !text("check_error").is_empty(), "{}", shown());
             let mut stream = StreamHasher::new(prefix);
             let piece_bytes = 1 + number % 97;
