@@ -10,7 +10,7 @@
 //! | module | read it for |
 //! | --- | --- |
 //! | [`resource`] | what a URL names and a file holds: parsed from the one, printed as the other |
-//! | [`module`], [`sumdb`] | what such names are made of: paths, versions, escapes, patterns, zips; tiles. Pure |
+//! | [`module`], [`sumdb`] | what such names are made of: paths, versions, escapes, patterns, zips; tiles, and the proofs in them. Pure |
 //! | [`cache`] | what happens to a request: one function for each class of resource, every error and its status |
 //! | [`fill`] | one running download per resource: who follows it, in which pieces it comes, who judges it |
 //! | [`store`] | the tree, unfinished downloads, the index beside it, pins, adoption, removal |

@@ -1,10 +1,12 @@
 //! Tests of the zip structure check: Go's vectors, their truncations, and archives built by hand.
 
+use std::fs::File;
 use std::io::Write;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 
 use super::super::generate::vectors;
+use super::directory::*;
 use super::*;
 
 fn module() -> ModuleVersion {

@@ -1,14 +1,14 @@
 //! The buffer a zip's directory is read through, so that its size does not matter.
 //!
-//! Called by `zip`; calls nothing. Invariants: it holds 64 KiB and never reads beyond the end it was given.
+//! Called by `directory` and `content`; calls `source`. Invariants: it holds 64 KiB and never reads beyond the end it was given.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+
+use super::source::ReadAt;
 
 /// A part of a file, seen through a buffer of fixed size.
-pub(super) struct Window<'a> {
-    file: &'a File,
+pub(super) struct Window<'a, S: ReadAt + ?Sized> {
+    source: &'a S,
     buffer: Vec<u8>,
     /// What of the buffer has not been taken yet.
     start: usize,
@@ -21,9 +21,9 @@ pub(super) struct Window<'a> {
 /// Enough for the longest name, extra field or comment.
 const WINDOW_BYTES: usize = 1 << 16;
 
-impl<'a> Window<'a> {
-    pub(super) fn new(file: &'a File, offset: u64, end: u64) -> Self {
-        Self { file, buffer: vec![0; WINDOW_BYTES], start: 0, filled: 0, next: offset.min(end), end }
+impl<'a, S: ReadAt + ?Sized> Window<'a, S> {
+    pub(super) fn new(source: &'a S, offset: u64, end: u64) -> Self {
+        Self { source, buffer: vec![0; WINDOW_BYTES], start: 0, filled: 0, next: offset.min(end), end }
     }
 
     pub(super) fn left(&self) -> u64 {
@@ -41,7 +41,7 @@ impl<'a> Window<'a> {
             self.start = 0;
             let room = WINDOW_BYTES - self.filled;
             let more = usize::try_from(self.end - self.next).unwrap_or(room).min(room);
-            self.file.read_exact_at(&mut self.buffer[self.filled..self.filled + more], self.next)?;
+            self.source.read_exact_at(&mut self.buffer[self.filled..self.filled + more], self.next)?;
             self.filled += more;
             self.next += more as u64;
         }
