@@ -168,7 +168,6 @@ impl Builder<'_> {
 }
 
 fn server(server: &DnsServer) -> ServerConfig {
-    let query = server.query.as_ref().map_or_else(String::new, |query| format!("?{}", query.reveal()));
     ServerConfig {
         transport: match server.transport {
             DnsTransport::Udp => Transport::Udp,
@@ -179,7 +178,7 @@ fn server(server: &DnsServer) -> ServerConfig {
         },
         host: server.host.clone(),
         port: server.port,
-        path: format!("{}{query}", server.path),
+        path: server.path.reveal().to_owned(),
         name: server.to_string(),
     }
 }
