@@ -140,16 +140,12 @@ impl Builder<'_> {
             Some(entries) => self.proxies(entries, NoProxy::default()),
             None => Arc::clone(&of_all.proxies),
         };
+        // The one who wants an upstream reached directly cannot want its DNS servers reached otherwise.
+        let rule = if own.is_direct() { Rule::Direct } else { rule(self.config.dns_route) };
         let resolver = match &own.dns {
-            Some(servers) => {
-                // The one who wants an upstream reached directly cannot want its DNS servers reached otherwise.
-                let rule = if own.proxies.is_some() && !proxies.has_proxies() {
-                    Rule::Direct
-                } else {
-                    rule(self.config.dns_route)
-                };
-                self.resolver(servers, rule, &proxies)
-            }
+            Some(servers) => self.resolver(servers, rule, &proxies),
+            // That of all may be one that asks nobody, where its proxies are given names.
+            None if own.is_direct() && self.config.dns.is_empty() => Resolver::system(),
             None => of_all.resolver.clone(),
         };
         Route { proxies, resolver }
@@ -168,7 +164,6 @@ impl Builder<'_> {
 }
 
 fn server(server: &DnsServer) -> ServerConfig {
-    let query = server.query.as_ref().map_or_else(String::new, |query| format!("?{}", query.reveal()));
     ServerConfig {
         transport: match server.transport {
             DnsTransport::Udp => Transport::Udp,
@@ -179,7 +174,7 @@ fn server(server: &DnsServer) -> ServerConfig {
         },
         host: server.host.clone(),
         port: server.port,
-        path: format!("{}{query}", server.path),
+        path: server.path.reveal().to_owned(),
         name: server.to_string(),
     }
 }

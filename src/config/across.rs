@@ -5,9 +5,9 @@
 
 use super::settings::Setting;
 use super::sources::{Origin, Report};
-use super::{Config, DnsRoute, DnsServer, DnsTransport, UpstreamRoute};
+use super::{Config, DnsRoute, DnsServer, DnsTransport, UpstreamRoute, UpstreamTarget};
 use crate::net::proxy::{Entry, Kind, NoProxy};
-use crate::net::target::Target;
+use crate::net::target::{Host, Target};
 
 /// Reports what is odd or wrong across settings.
 pub(super) fn look(config: &Config, origins: &[(&'static Setting, Origin)], report: &mut Report) {
@@ -23,7 +23,9 @@ pub(super) fn look(config: &Config, origins: &[(&'static Setting, Origin)], repo
         report.warning(format!("{}: has no effect while gosumdb is off", origin("gonosumdb")));
     }
     let lists = || {
-        [&config.dns, &config.dns_bootstrap].into_iter().chain(routes(config).filter_map(|(_, _, r)| r.dns.as_ref()))
+        [&config.dns, &config.dns_bootstrap]
+            .into_iter()
+            .chain(upstreams(config).filter_map(|(_, _, _, route)| route.dns.as_ref()))
     };
     if !config.dns_ca.is_empty() && !lists().flatten().any(has_certificate) {
         let text = "has no effect without a DNS server over TLS, HTTPS or QUIC";
@@ -46,17 +48,21 @@ fn has_certificate(server: &DnsServer) -> bool {
     }
 }
 
-/// Returns each upstream's route with the setting it stands in and its place there, counted from one.
-fn routes(config: &Config) -> impl Iterator<Item = (&'static str, usize, &UpstreamRoute)> {
-    let public = config.upstreams.iter().enumerate().map(|(index, entry)| ("upstreams", index + 1, &entry.route));
-    let private = config.private_upstreams.iter().enumerate();
-    public.chain(private.map(|(index, entry)| ("private_upstreams", index + 1, &entry.route)))
+/// One upstream: the setting it stands in, its place there counted from one, where it is and how it is reached.
+type Place<'a> = (&'static str, usize, &'a UpstreamTarget, &'a UpstreamRoute);
+
+fn upstreams(config: &Config) -> impl Iterator<Item = Place<'_>> {
+    let public = config.upstreams.iter().map(|entry| (&entry.target, &entry.route)).enumerate();
+    let private = config.private_upstreams.iter().map(|entry| (&entry.target, &entry.route)).enumerate();
+    let public = public.map(|(index, (target, route))| ("upstreams", index + 1, target, route));
+    public.chain(private.map(|(index, (target, route))| ("private_upstreams", index + 1, target, route)))
 }
 
 /// `-dns-route proxy` promises that no question leaves past the proxy, so whatever would is refused.
 fn look_at_strict_dns(config: &Config, origin: &dyn Fn(&str) -> String, report: &mut Report) {
     let place = origin("dns_route");
-    if config.dns.is_empty() && !config.proxies.iter().all(resolves_names) {
+    let all_need_dns = config.dns.is_empty() && !config.proxies.iter().all(resolves_names);
+    if all_need_dns {
         report.mistake(format!("{place}: proxy needs -dns: the system's resolver does not ask through a proxy"));
     }
     if !config.dns.is_empty() || config.proxies.is_empty() {
@@ -64,18 +70,56 @@ fn look_at_strict_dns(config: &Config, origin: &dyn Fn(&str) -> String, report: 
             report.mistake(format!("{place}: {text}"));
         }
     }
-    for (setting, number, route) in routes(config) {
-        // An upstream that is expressly reached directly has its own DNS servers asked directly too.
-        let is_direct = matches!(route.proxies.as_deref(), Some([Entry::Direct]));
-        let Some(servers) = route.dns.as_ref().filter(|servers| !servers.is_empty() && !is_direct) else { continue };
-        let texts = match &route.proxies {
-            Some(own) => past_the_proxy(own, &NoProxy::default(), servers),
-            None => past_the_proxy(&config.proxies, &NoProxy::parse(&config.no_proxy), servers),
+    for (setting, number, target, route) in upstreams(config) {
+        // An upstream that is expressly reached directly has its own DNS servers asked directly too, and where there are
+        // none at all, the system's resolver.
+        if route.is_direct() || (route.is_of_all() && (all_need_dns || config.proxies.is_empty())) {
+            continue;
+        }
+        let (proxies, no_proxy) = match &route.proxies {
+            Some(own) => (own, NoProxy::default()),
+            None => (&config.proxies, NoProxy::parse(&config.no_proxy)),
+        };
+        let own = route.dns.as_deref().unwrap_or_default();
+        let mut texts = if own.is_empty() { Vec::new() } else { past_the_proxy(proxies, &no_proxy, own) };
+        if route.dns.as_ref().unwrap_or(&config.dns).is_empty() {
+            let remedy = if route.dns.is_none() {
+                "name a server in -dns, or as dns beside its URL"
+            } else {
+                "write a server instead of dns: system"
+            };
+            let text = to_the_system(target, proxies, &no_proxy);
+            texts.extend(text.map(|text| format!("{text}: {remedy}, unless proxy: direct stands there")));
+        }
+        // The list that is built in is not what anybody could change an entry of.
+        let at = match origin(setting) {
+            default if default == Origin::Default.to_string() => place.clone(),
+            own => format!("{own}: entry {number}"),
         };
         for text in texts {
-            report.mistake(format!("{}: entry {number}: {text}, with -dns-route proxy", origin(setting)));
+            report.mistake(format!("{at}: with -dns-route proxy, {text}"));
         }
     }
+}
+
+/// Says why the name of an upstream for which no DNS server is configured would be looked up by the system's resolver.
+fn to_the_system(upstream: &UpstreamTarget, proxies: &[Entry], no_proxy: &NoProxy) -> Option<String> {
+    let to = match upstream {
+        UpstreamTarget::Http(url) => {
+            let url = url.reveal();
+            Target { host: Host::parse(url.host_str()?), port: url.port_or_known_default()? }
+        }
+        UpstreamTarget::File(_) | UpstreamTarget::Off => return None,
+    };
+    let Host::Name(name) = &to.host else { return None };
+    let why = match proxies.iter().find(|entry| !resolves_names(entry)) {
+        _ if no_proxy.covers(&to) => "no-proxy covers it".to_owned(),
+        Some(Entry::Direct) => "\"direct\" is among its proxies".to_owned(),
+        Some(Entry::Server(server)) => format!("{} is given addresses, not names", server.name),
+        None if proxies.is_empty() => "no proxy leads to it".to_owned(),
+        None => return None,
+    };
+    Some(format!("{name} would be looked up by the system's resolver, since {why}"))
 }
 
 fn resolves_names(entry: &Entry) -> bool {
@@ -157,8 +201,14 @@ mod tests {
             ("{url: 'https://a.example', proxy: direct, dns: 10.0.0.53}", ""),
             ("{url: 'https://a.example', proxy: direct, dns: 'quic://10.0.0.53'}", ""),
             ("{url: 'https://a.example', proxy: 'http://q', dns: system}", ""),
-            ("{url: 'https://a.example', dns: 'quic://10.0.0.53'}", "entry 2: quic://10.0.0.53:853: QUIC is UDP"),
-            ("{url: 'https://a.example', proxy: ['http://q', direct], dns: 10.0.0.53}", "entry 2: \"direct\" among"),
+            (
+                "{url: 'https://a.example', dns: 'quic://10.0.0.53'}",
+                "entry 2: with -dns-route proxy, quic://10.0.0.53:853: QUIC is UDP",
+            ),
+            (
+                "{url: 'https://a.example', proxy: ['http://q', direct], dns: 10.0.0.53}",
+                "entry 2: with -dns-route proxy, \"direct\" among",
+            ),
         ];
         for (upstream, expected) in upstreams {
             let yaml =
@@ -167,6 +217,55 @@ mod tests {
             assert_eq!(said.is_empty(), expected.is_empty(), "{upstream}: {said}");
             assert!(said.is_empty() || said.starts_with(&format!("c.yaml: upstreams: {expected}")), "{said}");
         }
+    }
+
+    /// With `-dns-route proxy`, no upstream's name can get to the system's resolver unless it is expressly reached
+    /// directly.
+    #[test]
+    fn strict_dns_keeps_names_from_the_system() {
+        let asked = "with -dns-route proxy, b.example would be looked up by the system's resolver, since";
+        let cases = [
+            (
+                "proxy: socks5h://p",
+                "{url: 'https://b.example', proxy: 'socks5://u:s3cret@q'}",
+                "socks5://***@q is given addresses",
+            ),
+            (
+                "proxy: socks5h://p",
+                "{url: 'https://b.example', proxy: ['http://q', direct]}",
+                "\"direct\" is among its proxies",
+            ),
+            ("proxy: socks5h://p\nno_proxy: .example:443", "https://b.example", "no-proxy covers it"),
+            ("proxy: socks5h://p\nno_proxy: .example", "{url: 'https://b.example', dns: system}", "no-proxy covers it"),
+            (
+                "proxy: socks5://p\ndns: tls://x",
+                "{url: 'https://b.example', dns: system}",
+                "socks5://p is given addresses",
+            ),
+            // What is no name, is not asked of a server, has servers, or expressly goes directly, is nobody's to look up.
+            ("proxy: socks5h://p\nno_proxy: .example:80", "https://b.example", ""),
+            ("proxy: socks5h://p\nno_proxy: 'b.example,10.0.0.0/8'", "http://10.0.0.1", ""),
+            ("proxy: socks5h://p\nno_proxy: '*'", "file:///srv/modules", ""),
+            ("proxy: socks5h://p\nno_proxy: b.example\ndns: tls://x", "https://b.example", ""),
+            ("proxy: socks5h://p\nno_proxy: b.example", "{url: 'https://b.example', dns: 'tls://x'}", ""),
+            ("proxy: socks5h://p\nno_proxy: b.example", "{url: 'https://b.example', proxy: 'http://q'}", ""),
+            ("proxy: socks5h://p", "{url: 'https://b.example', proxy: direct}", ""),
+            ("proxy: socks5://p\ndns: tls://x", "{url: 'https://b.example', proxy: direct, dns: system}", ""),
+        ];
+        for (of_all, upstream, expected) in cases {
+            let said =
+                said(&format!("dns_route: proxy\n{of_all}\nupstreams: [https://1.2.3.4, {upstream}]\n")).join("; ");
+            let text = format!("c.yaml: upstreams: entry 2: {asked} {expected}");
+            let is_right = if expected.is_empty() { said.is_empty() } else { said.starts_with(&text) };
+            assert!(is_right && !said.contains("s3cret"), "{of_all}, {upstream}: {said}");
+        }
+        let built_in = said("dns_route: proxy\nproxy: http://p\nno_proxy: golang.org\n").join("; ");
+        let text = "c.yaml: dns_route: with -dns-route proxy, proxy.golang.org would be looked up by the system's resolver, \
+                    since no-proxy covers it: name a server in -dns, or as dns beside its URL, unless proxy: direct stands there";
+        assert_eq!(built_in, text);
+        let private = "{pattern: b, url: 'https://b.example', proxy: 'socks5://q'}";
+        let said = said(&format!("dns_route: proxy\nproxy: http://p\nprivate_upstreams: [{private}]\n")).join("; ");
+        assert!(said.starts_with(&format!("c.yaml: private_upstreams: entry 1: {asked} socks5://q")), "{said}");
     }
 
     /// What would do nothing is said, and stops nobody.

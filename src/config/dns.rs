@@ -18,6 +18,9 @@ use crate::net::target::Host;
 /// The word for the resolver of the operating system.
 const SYSTEM: &str = "system";
 
+/// The paths that are shown. Providers with accounts put them into others, so those may be somebody's key.
+const USUAL_PATHS: [&str; 3] = ["/dns-query", "/resolve", "/"];
+
 /// How a DNS server is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DnsTransport {
@@ -42,10 +45,10 @@ pub struct DnsServer {
     pub host: Host,
     /// The port.
     pub port: u16,
-    /// For HTTPS the path with its slash; empty otherwise.
-    pub path: String,
-    /// For HTTPS the query, where keys may stand.
-    pub query: Option<Secret>,
+    /// For HTTPS the path with its slash and its query, either of which may hold a key; empty otherwise.
+    pub path: Secret,
+    /// Its number among those that people could not tell from it without the key.
+    pub number: Option<usize>,
 }
 
 impl fmt::Display for DnsServer {
@@ -62,8 +65,31 @@ impl fmt::Display for DnsServer {
         if self.transport != DnsTransport::Https || self.port != 443 {
             write!(f, ":{}", self.port)?;
         }
-        f.write_str(&self.path)?;
-        self.query.as_ref().map_or(Ok(()), |query| write!(f, "?{query}"))
+        let path = self.path.reveal();
+        let (shown, has_query) = path.split_once('?').map_or((path, false), |(path, _)| (path, true));
+        if shown.is_empty() || USUAL_PATHS.contains(&shown) {
+            write!(f, "{shown}{}", if has_query { "?***" } else { "" })?;
+        } else {
+            f.write_str("/***")?;
+        }
+        self.number.map_or(Ok(()), |number| write!(f, " ({number})"))
+    }
+}
+
+/// Numbers those servers that would look alike though they are not the same, since what differs may be a key.
+pub(super) fn tell_apart<'a>(servers: impl Iterator<Item = &'a mut DnsServer>) {
+    let servers: Vec<_> = servers.collect();
+    let mut different: Vec<(String, DnsServer)> = Vec::new();
+    for server in &servers {
+        if !different.iter().any(|(_, known)| known == *server) {
+            different.push((server.to_string(), (*server).clone()));
+        }
+    }
+    for server in servers {
+        let text = server.to_string();
+        let alike: Vec<_> = different.iter().filter(|(other, _)| *other == text).collect();
+        let place = alike.iter().position(|(_, other)| other == server);
+        server.number = place.filter(|_| alike.len() > 1).map(|place| place + 1);
     }
 }
 
@@ -151,9 +177,9 @@ fn parse(text: &str) -> Result<DnsServer, String> {
     if !is_https && (!matches!(url.path(), "" | "/") || url.query().is_some()) {
         return Err(EXPECTED.to_owned());
     }
-    let path = if is_https { url.path().to_owned() } else { String::new() };
-    let query = url.query().map(Secret::new);
-    Ok(DnsServer { transport, host, port: url.port().unwrap_or(port), path, query })
+    let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
+    let path = Secret::new(if is_https { format!("{}{query}", url.path()) } else { String::new() });
+    Ok(DnsServer { transport, host, port: url.port().unwrap_or(port), path, number: None })
 }
 
 #[cfg(test)]
@@ -178,10 +204,16 @@ mod tests {
             ("https://cloudflare-dns.com/dns-query", "https://cloudflare-dns.com/dns-query"),
             ("https://1.1.1.1:443/dns-query", "https://1.1.1.1/dns-query"),
             ("https://[2001:db8::1]:8443/dns-query", "https://[2001:db8::1]:8443/dns-query"),
-            ("https://dns.example/q?key=s3cret", "https://dns.example/q?***"),
+            ("https://dns.example/resolve?key=s3cret", "https://dns.example/resolve?***"),
+            ("https://dns.example?s3cret", "https://dns.example/?***"),
+            ("https://dns.example/s3cret", "https://dns.example/***"),
+            ("https://dns.example/s3cret/dns-query", "https://dns.example/***"),
+            ("https://dns.example/dns-query/s3cret?s3cret", "https://dns.example/***"),
         ];
         for (text, printed) in cases {
-            assert_eq!(parse(text).unwrap().to_string(), printed, "{text}");
+            let server = parse(text).unwrap();
+            assert_eq!(server.to_string(), printed, "{text}");
+            assert!(!format!("{server:?}").contains("s3cret"), "{text}");
         }
         for text in [
             "",
@@ -199,6 +231,18 @@ mod tests {
         }
     }
 
+    /// Servers that differ in what is not shown are numbered, the same one alike wherever it stands.
+    #[test]
+    fn servers_that_look_alike() {
+        let texts =
+            ["https://a/key1", "https://b/key1", "https://a/key2?k", "https://a/key1", "https://a/dns-query", "a", "a"];
+        let mut servers: Vec<_> = texts.iter().map(|text| parse(text).unwrap()).collect();
+        tell_apart(servers.iter_mut());
+        let printed: Vec<_> = servers.iter().map(ToString::to_string).collect();
+        let expected = ["https://a/*** (1)", "https://b/***", "https://a/*** (2)", "https://a/*** (1)"];
+        assert_eq!(printed, [&expected[..], &["https://a/dns-query", "udp://a:53", "udp://a:53"]].concat());
+    }
+
     /// A list keeps its order, `system` stands for none, and bootstrap servers have addresses.
     #[test]
     fn lists() {
@@ -209,7 +253,7 @@ mod tests {
             (read_list, "", "system"),
             (read_list, "8.8.8.8,system", "entry 2: system stands alone"),
             (read_list, "8.8.8.8,s3cret://x", "entry 2: the scheme must be"),
-            (read_bootstrap, "9.9.9.9,https://1.1.1.1/q", "udp://9.9.9.9:53,https://1.1.1.1/q"),
+            (read_bootstrap, "9.9.9.9,https://1.1.1.1/q", "udp://9.9.9.9:53,https://1.1.1.1/***"),
             (read_bootstrap, "9.9.9.9,tls://s3cret.example", "entry 2: must be named by its address"),
         ];
         for (read, text, expected) in cases {

@@ -217,6 +217,10 @@ impl Config {
             origins.push((setting, sources.settle(setting, &mut config, &mut report)));
         }
         let not_yet = config.not_yet(&origins);
+        let routes = config.upstreams.iter_mut().map(|entry| &mut entry.route);
+        let routes = routes.chain(config.private_upstreams.iter_mut().map(|entry| &mut entry.route));
+        let lists = [&mut config.dns, &mut config.dns_bootstrap].into_iter();
+        dns::tell_apart(lists.chain(routes.filter_map(|route| route.dns.as_mut())).flatten());
         across::look(&config, &origins, &mut report);
         if report.is_clean() {
             Ok(Loaded { config, warnings: report.warnings, origins, not_yet })

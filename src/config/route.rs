@@ -28,6 +28,13 @@ impl UpstreamRoute {
     pub fn is_of_all(&self) -> bool {
         self.proxies.is_none() && self.dns.is_none()
     }
+
+    /// Tells whether it is expressly reached without a proxy.
+    pub fn is_direct(&self) -> bool {
+        let is_direct =
+            |proxies: &Vec<Entry>| !proxies.is_empty() && proxies.iter().all(|entry| *entry == Entry::Direct);
+        self.proxies.as_ref().is_some_and(is_direct)
+    }
 }
 
 impl fmt::Display for UpstreamRoute {

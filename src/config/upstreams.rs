@@ -456,7 +456,7 @@ mod tests {
         assert_eq!(
             print_list(&entries),
             "http://go.corp.example (proxy direct, dns system),https://c.example|https://a.example (proxy \
-             socks5://***@p:1,direct),https://b.example (dns tls://dns.example:853,https://h/q?***)"
+             socks5://***@p:1,direct),https://b.example (dns tls://dns.example:853,https://h/***)"
         );
         assert_eq!(entries[0].route.dns, Some(Vec::new()));
         assert_eq!(entries[2].route.dns, None);

@@ -83,7 +83,7 @@ impl fmt::Display for Transport {
 }
 
 /// One DNS server, as the configuration names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServerConfig {
     /// How it is spoken to.
     pub transport: Transport,
@@ -91,7 +91,7 @@ pub struct ServerConfig {
     pub host: Host,
     /// Its port.
     pub port: u16,
-    /// For DNS over HTTPS the path with its query, beginning with a slash; empty otherwise.
+    /// For DNS over HTTPS the path with its query, beginning with a slash; empty otherwise. It may hold a key.
     pub path: String,
     /// What people read, without secrets: `tls://192.0.2.1:853`.
     pub name: String,
@@ -101,6 +101,12 @@ impl ServerConfig {
     /// Returns where connections to it lead.
     pub fn target(&self) -> Target {
         Target { host: self.host.clone(), port: self.port }
+    }
+}
+
+impl fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ServerConfig").field(&self.name).finish()
     }
 }
 

@@ -27,6 +27,9 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+/// Why nobody is asked.
+const NO_LOOK_UP: &str = "-dns-route proxy allows no look-up without -dns";
+
 /// Which way DNS itself goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rule {
@@ -68,6 +71,8 @@ enum Source {
     #[default]
     System,
     Servers(Arc<Chosen>),
+    /// All names are to go through proxies that resolve them.
+    Nobody,
 }
 
 /// Servers of the user's choice.
@@ -84,10 +89,10 @@ impl Resolver {
     }
 
     /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's. `trust` is whom the
-    /// certificates of the servers are traced back to.
+    /// certificates of the servers are traced back to. With no servers and [`Rule::Proxy`], nobody is asked at all.
     pub fn new(config: Config, bootstrap: Arc<Bootstrap>, proxies: Arc<Proxies>, trust: &Trust, clock: Clock) -> Self {
         if config.servers.is_empty() {
-            return Self::system();
+            return if config.rule == Rule::Proxy { Self(Source::Nobody) } else { Self::system() };
         }
         let tasks = Tasks::new();
         let ground = Arc::new(Ground { rule: config.rule, bootstrap, proxies });
@@ -144,6 +149,7 @@ impl Resolver {
                 let Found { addresses, source } = chosen.names.lookup(name).await?;
                 Ok(Answer { addresses, source, took: chosen.clock.steady().duration_since(began) })
             }
+            Source::Nobody => Err(NO_LOOK_UP.to_owned()),
         }
     }
 
@@ -151,7 +157,7 @@ impl Resolver {
     /// socks5://192.0.2.2:1080`, `udp://192.0.2.3:53 directly`. Nothing for the system's resolver.
     pub fn ways(&self) -> Vec<String> {
         match &self.0 {
-            Source::System => Vec::new(),
+            Source::System | Source::Nobody => Vec::new(),
             Source::Servers(chosen) => {
                 let words =
                     |(server, route): &(ServerConfig, Arc<Route>)| format!("{} {}", server.name, route.words(server));
@@ -163,7 +169,7 @@ impl Resolver {
     /// Returns what each server did when it was last asked; nothing for the system's resolver.
     pub fn checks(&self) -> Vec<Check> {
         match &self.0 {
-            Source::System => Vec::new(),
+            Source::System | Source::Nobody => Vec::new(),
             Source::Servers(chosen) => chosen.names.servers().map(Servers::checks).unwrap_or_default(),
         }
     }
@@ -174,7 +180,8 @@ impl Resolver {
     /// Dropping the future abandons the look-ups.
     pub async fn probe(&self, name: &str) -> Vec<(String, Result<Answer, String>)> {
         let Source::Servers(chosen) = &self.0 else {
-            return vec![("system resolver".to_owned(), self.lookup(name).await)];
+            let who = if self.is_system() { "system resolver" } else { "no server" };
+            return vec![(who.to_owned(), self.lookup(name).await)];
         };
         let Some(servers) = chosen.names.servers() else { return Vec::new() };
         let said = servers.probe(name).await.into_iter();

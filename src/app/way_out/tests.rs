@@ -58,7 +58,7 @@ fn lines_of(yaml: &str) -> Vec<String> {
 /// Nothing is said of what needs no words; all else is told server by server, and no password with it.
 #[tokio::test]
 async fn what_people_are_told() {
-    let cases: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 7] = [
         ("port: 1", &[]),
         ("proxy: direct", &[]),
         (
@@ -85,8 +85,51 @@ async fn what_people_are_told() {
                 "upstream: https://c.example through http://***@192.0.2.9, else direct",
             ],
         ),
+        (
+            "dns_route: proxy\nproxy: socks5h://192.0.2.9\n\
+             upstreams: [a.example, {url: 'https://b.example', proxy: direct}, \
+             {url: 'https://c.example', proxy: direct, dns: 10.0.0.53}]",
+            &[
+                "proxy: socks5h://192.0.2.9, given names, which it resolves itself",
+                "upstream: https://b.example directly, its name looked up by the system's resolver",
+                "upstream: https://c.example directly, its name looked up by udp://10.0.0.53:53 directly",
+            ],
+        ),
+        (
+            "dns: [https://192.0.2.1/s3cret, https://192.0.2.1/s3cret2/dns-query, https://192.0.2.2/resolve?s3cret]",
+            &[
+                "dns: https://192.0.2.1/*** (1) directly",
+                "dns: https://192.0.2.1/*** (2) directly",
+                "dns: https://192.0.2.2/resolve?*** directly",
+            ],
+        ),
     ];
     for (yaml, expected) in cases {
         assert_eq!(lines_of(yaml), expected, "{yaml}");
     }
+}
+
+/// Where all names are to go through the proxy, only what is expressly reached directly can get to the system's resolver.
+#[tokio::test]
+async fn strict_dns_asks_nobody_without_servers() {
+    let (_, found) = way_out(
+        "dns_route: proxy\nproxy: socks5h://192.0.2.9\n\
+         upstreams: [a.example, {url: 'https://b.example', proxy: direct}]",
+    );
+    let [of_all, direct] = found.clients.as_slice() else { panic!("{}", found.clients.len()) };
+    let said = of_all.route().resolver.lookup("localhost").await.unwrap_err();
+    assert_eq!(said, "-dns-route proxy allows no look-up without -dns");
+    assert!(!of_all.route().resolver.is_system() && direct.route().resolver.is_system());
+}
+
+/// The path of a server over HTTPS may be somebody's key: it is in no error and in nothing that is remembered.
+#[tokio::test]
+async fn invariant_10_keys_of_dns_servers() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_, found) = way_out(&format!("dns: https://{closed}/s3cret/dns-query"));
+    let resolver = &found.of_all().route().resolver;
+    let said = resolver.lookup("a.example").await.unwrap_err();
+    assert!(said.starts_with(&format!("https://{closed}/***: ")), "{said}");
+    let checks = format!("{said} {:?} {resolver:?}", resolver.checks());
+    assert!(checks.contains("/***") && !checks.contains("s3cret"), "{checks}");
 }

@@ -32,7 +32,7 @@ pub(super) fn lines(config: &Config, of_all: &Route) -> Vec<Line> {
         lines.push(("no proxy", format!("for {}", config.no_proxy)));
     }
     lines.extend(of_all.resolver.ways().into_iter().map(|way| ("dns", way)));
-    if of_all.proxies.resolves_names() && !of_all.resolver.is_system() {
+    if of_all.proxies.resolves_names() && !config.dns.is_empty() {
         let text = "not asked for the names of upstreams, which the proxy resolves; only for what no proxy leads to";
         lines.push(("dns", text.to_owned()));
     }
@@ -71,9 +71,11 @@ pub(in crate::app) fn of_one(own: &UpstreamRoute, egress: &Egress) -> String {
             " directly".to_owned()
         }
     });
-    let look_up = own.dns.as_ref().filter(|_| !proxies.resolves_names()).map(|_| {
-        let ways = resolver.ways();
-        let by = if ways.is_empty() { "the system's resolver".to_owned() } else { ways.join(", else ") };
+    // Whoever has an upstream reached past the proxies shall know that its name gets to the system's resolver.
+    let is_to_tell = own.dns.is_some() || (own.is_direct() && resolver.is_system());
+    let look_up = (is_to_tell && !proxies.resolves_names()).then(|| {
+        let by =
+            if resolver.is_system() { "the system's resolver".to_owned() } else { resolver.ways().join(", else ") };
         format!(", its name looked up by {by}")
     });
     way.unwrap_or_default() + &look_up.unwrap_or_default()

@@ -215,7 +215,7 @@ fn no_secrets() {
     let text = format!(
         "upstreams: \"http://user:s3cret-1@127.0.0.1:{port},https://user:s3cret-2@127.0.0.1:{port}\"\n\
          proxy: [\"socks5://user:s3cret-3@127.0.0.1:{port}\", \"http://user:s3cret-4@127.0.0.1:{port}\"]\n\
-         dns: \"https://127.0.0.1:{port}/dns-query?key=s3cret-5\"\n\
+         dns: \"https://127.0.0.1:{port}/dns-query?key=s3cret-5,https://127.0.0.1:{port}/s3cret-7/dns-query\"\n\
          private_upstreams:\n  - {{pattern: git.example.com, url: \"http://a.example:{port}\", auth: {{type: basic, \
          value: \"user:s3cret-6\"}}}}\n"
     );
