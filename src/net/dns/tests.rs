@@ -20,6 +20,7 @@ use crate::net::dns::{ServerConfig, Transport};
 use crate::net::target::Host;
 
 mod lookups;
+mod system;
 
 const BOTH: [&str; 2] = ["a.example 60 192.0.2.1", "a.example 60 2001:db8::1"];
 const FOUND_BOTH: &str = "[2001:db8::1, 192.0.2.1] 60";
