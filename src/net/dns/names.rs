@@ -183,8 +183,8 @@ impl Names {
     /// Forgets what another state of the file of hosts said, and what the present one says.
     async fn heed_hosts(&self) {
         let Some(mark) = self.hosts.change() else { return };
-        let names = self.cache().names();
-        let named = self.hosts.among(names).await;
+        let known = self.cache().names();
+        let named = self.hosts.among(known).await;
         self.cache().forget_hosts(&named);
         self.hosts.note(mark);
     }
@@ -219,14 +219,11 @@ impl Names {
             self.tasks.spawn_until_stop("dns look-up", flight.run(sender));
         }
         let left = WAIT_MAX.saturating_sub(now.duration_since(began)).max(WAIT_MIN);
-        let outcome = match timeout(left, waiting.wait_for(Option::is_some)).await {
-            Ok(outcome) => outcome.ok().and_then(|outcome| outcome.clone()),
-            Err(_) => {
-                let who = if self.servers().is_some() { "" } else { "system resolver: " };
-                let text = format!("{who}{name}: no answer within {} s", LOOKUP_LIMIT.as_secs());
-                return Err(Nothing::Failed(text));
-            }
+        let Ok(outcome) = timeout(left, waiting.wait_for(Option::is_some)).await else {
+            let who = if self.servers().is_some() { "" } else { "system resolver: " };
+            return Err(Nothing::Failed(format!("{who}{name}: no answer within {} s", LOOKUP_LIMIT.as_secs())));
         };
+        let outcome = outcome.ok().and_then(|outcome| outcome.clone());
         outcome.unwrap_or_else(|| Err(Nothing::Failed(format!("{name}: the look-up ended without an outcome"))))
     }
 

@@ -169,9 +169,10 @@ async fn stale() {
 async fn stale_without_a_time() {
     let is_up = Arc::new(AtomicBool::new(true));
     let state = Arc::clone(&is_up);
-    let responder = Responder::start(move |query, _| match state.load(Ordering::Relaxed) {
-        true => Act::Reply(records(query, &["a.example 0 192.0.2.1"])),
-        false => Act::Reply(code(query, ResponseCode::ServFail)),
+    let responder = Responder::start(move |query, _| {
+        let is_up = state.load(Ordering::Relaxed);
+        let good = records(query, &["a.example 0 192.0.2.1"]);
+        Act::Reply(if is_up { good } else { code(query, ResponseCode::ServFail) })
     });
     let responder = responder.await;
     let list = names(vec![of(&responder, Transport::Udp)], &Clock::system());
