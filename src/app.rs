@@ -90,7 +90,7 @@ pub fn check_config(loaded: &Loaded) -> Result<String, ConfigErrors> {
     // Parts of the way out are made within a runtime, though they begin nothing.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _entered = runtime.as_ref().map(tokio::runtime::Runtime::enter);
-    let way_out = WayOut::new(&loaded.config, &trusts, &Clock::system());
+    let way_out = WayOut::new(&loaded.config, &trusts, &Tasks::new(), &Clock::system());
     Ok(loaded.report(&announce::way_out_lines(&loaded.config, &way_out)))
 }
 
@@ -107,11 +107,11 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     listener::raise_open_files();
     let store =
         Arc::new(Store::open_root(&config.cache_dir).map_err(|err| format!("cannot use the cache directory: {err}"))?);
-    let way_out = WayOut::new(config, trusts, &clock);
-    let listeners = listen(config)?;
-    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     // Two groups: what serves clients ends first, what works for the cache after it.
     let (serving, working) = (Tasks::new(), Tasks::new());
+    let way_out = WayOut::new(config, trusts, &working, &clock);
+    let listeners = listen(config)?;
+    let addresses: Vec<SocketAddr> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
     let cache = build_cache(config, &way_out, &store, &working, &clock)?;
     let keeper = Arc::new(commands::housekeeper(config, &cache, &stop));
     let indexed = root_tasks::keep_index(&cache, &working, &stop);

@@ -32,6 +32,15 @@ impl Tasks {
         self.tracker.spawn(future).abort_handle()
     }
 
+    /// Does as [`Tasks::spawn`] for a task that has nothing to put in order: it is dropped when the signal is given.
+    pub fn spawn_until_stop<F>(&self, name: &'static str, future: F) -> AbortHandle
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = self.token.clone();
+        self.spawn(name, async move { stop.run_until_cancelled_owned(future).await.unwrap_or_default() })
+    }
+
     /// Returns the signal that asks the tasks to end.
     pub fn token(&self) -> &CancellationToken {
         &self.token
@@ -58,6 +67,9 @@ mod tests {
         let tasks = Tasks::new();
         let token = tasks.token().clone();
         tasks.spawn("heeds", async move { token.cancelled().await });
+        assert!(tasks.drain(Duration::from_secs(5)).await);
+        let tasks = Tasks::new();
+        tasks.spawn_until_stop("dropped", std::future::pending());
         assert!(tasks.drain(Duration::from_secs(5)).await);
         let tasks = Tasks::new();
         tasks.spawn("deaf", std::future::pending());

@@ -20,6 +20,7 @@ use crate::doctor::print::{Form, Printer};
 use crate::doctor::{self, Database, Subject, Upstream};
 use crate::logging;
 use crate::server::admin::Checks;
+use crate::shutdown::Tasks;
 
 /// The parts warn of what the report says anyway.
 const LOG_LEVEL: &str = "error";
@@ -117,7 +118,7 @@ fn examine<W: Write>(loaded: &Loaded, printer: &mut Printer<W>) -> io::Result<()
 /// Credentials that cannot be sent; the text does not repeat them.
 fn subject(config: &Config, trusts: &Trusts) -> Result<Subject, String> {
     let clock = Clock::system();
-    let way_out = WayOut::new(config, trusts, &clock);
+    let way_out = WayOut::new(config, trusts, &Tasks::new(), &clock);
     let parts = upstreams::config(config, &way_out)?;
     let public = parts.entries.into_iter().map(|entry| Upstream { source: entry.source, is_private: false });
     let private = parts.private.into_iter().map(|(_, source)| Upstream { source, is_private: true });

@@ -20,6 +20,7 @@ use crate::net::egress::{self, Egress, Route};
 use crate::net::proxy::{self, NoProxy, Proxies};
 use crate::net::resolver::{self, Resolver, Rule, ServerConfig, Transport};
 use crate::net::tls::Trust;
+use crate::shutdown::Tasks;
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -65,10 +66,11 @@ pub(super) struct WayOut {
 }
 
 impl WayOut {
-    /// Makes the ways; nothing is connected and nobody asked yet. To be called within a runtime.
-    pub(super) fn new(config: &Config, trusts: &Trusts, clock: &Clock) -> Self {
+    /// Makes the ways; nothing is connected and nobody asked yet. What looks names up later is among `tasks`. To be called
+    /// within a runtime.
+    pub(super) fn new(config: &Config, trusts: &Trusts, tasks: &Tasks, clock: &Clock) -> Self {
         let bootstrap = config.dns_bootstrap.iter().map(server).collect();
-        let bootstrap = Arc::new(Bootstrap::new(bootstrap, &trusts.dns, clock.clone()));
+        let bootstrap = Arc::new(Bootstrap::new(bootstrap, &trusts.dns, tasks.clone(), clock.clone()));
         let builder = Builder { config, trusts, clock, bootstrap };
         let of_all = builder.route_of_all();
         let mut clients = vec![builder.client(of_all.clone())];
@@ -145,7 +147,7 @@ impl Builder<'_> {
         let resolver = match &own.dns {
             Some(servers) => self.resolver(servers, rule, &proxies),
             // That of all may be one that asks nobody, where its proxies are given names.
-            None if own.is_direct() && self.config.dns.is_empty() => Resolver::system(),
+            None if own.is_direct() && self.config.dns.is_empty() => Resolver::system(&self.bootstrap),
             None => of_all.resolver.clone(),
         };
         Route { proxies, resolver }

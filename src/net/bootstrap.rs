@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::ClientConfig;
 
 use crate::clock::Clock;
-use crate::net::dns::names::{Found, Names, Origin};
+use crate::net::dns::names::{Found, Memory, Names, Origin};
 use crate::net::dns::server::Server;
 use crate::net::dns::servers::Servers;
+use crate::net::dns::system::System;
 use crate::net::dns::{self, Boxed, Reach, ServerConfig};
 use crate::net::stream::Stream;
 use crate::net::target::Host;
@@ -29,27 +30,44 @@ pub(crate) const HOSTS_PATH: &str = "/etc/hosts";
 /// Names whose last addresses are remembered for the log.
 const LOGGED_MAX: usize = 256;
 
+/// What all look-ups of the program have in common.
+#[derive(Clone)]
+pub(crate) struct Common {
+    /// Where their tasks belong.
+    pub(crate) tasks: Tasks,
+    /// The system's resolver, with the places there are for all.
+    pub(crate) system: System,
+    /// Their time.
+    pub(crate) clock: Clock,
+}
+
 /// Where the names of DNS servers and proxies are looked up.
 pub struct Bootstrap {
     names: Arc<Names>,
+    common: Common,
     logged: Mutex<HashMap<String, Vec<IpAddr>>>,
 }
 
 impl Bootstrap {
     /// Makes one that asks the given servers, always directly; with none, the system's resolver. The hosts of `servers`
-    /// are literal addresses.
-    pub fn new(servers: Vec<ServerConfig>, trust: &Trust, clock: Clock) -> Self {
-        let tasks = Tasks::new();
+    /// are literal addresses. Its tasks, and those of every resolver that is made with it, are among `tasks`.
+    pub fn new(servers: Vec<ServerConfig>, trust: &Trust, tasks: Tasks, clock: Clock) -> Self {
+        let common = Common { tasks: tasks.clone(), system: System::new(), clock: clock.clone() };
         let make = |config: ServerConfig| {
             let transport = config.transport;
             Server::new(config, transport, Arc::new(ByAddress), trust, tasks.clone(), clock.clone())
         };
         let origin = if servers.is_empty() {
-            Origin::System
+            Origin::System(common.system.clone(), Memory::Long)
         } else {
             Origin::Servers(Servers::new(servers.into_iter().map(make).collect(), clock.clone()))
         };
-        Self { names: Names::new(Path::new(HOSTS_PATH), origin, tasks, clock), logged: Mutex::default() }
+        Self { names: Names::new(Path::new(HOSTS_PATH), origin, tasks, clock), common, logged: Mutex::default() }
+    }
+
+    /// Returns what resolvers share with it.
+    pub(crate) fn common(&self) -> &Common {
+        &self.common
     }
 
     /// Returns the addresses of `host`, best first, at least one.
@@ -84,18 +102,25 @@ impl Bootstrap {
         if logged.get(name) == Some(&addresses) || (logged.len() >= LOGGED_MAX && !logged.contains_key(name)) {
             return;
         }
-        let shown = found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        log::info!("bootstrap: {name} is {shown}, by {}", found.source);
+        let shown = found.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        log::info!("name of a DNS server or proxy found name={name} addresses={shown} server={}", found.source);
         logged.insert(name.to_owned(), addresses);
+    }
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Self { tasks: Tasks::new(), system: System::new(), clock: Clock::system() }
     }
 }
 
 impl Default for Bootstrap {
     /// Makes one that asks the system.
     fn default() -> Self {
-        let clock = Clock::system();
-        let names = Names::new(Path::new(HOSTS_PATH), Origin::System, Tasks::new(), clock);
-        Self { names, logged: Mutex::default() }
+        let common = Common::default();
+        let Common { tasks, system, clock } = common.clone();
+        let names = Names::new(Path::new(HOSTS_PATH), Origin::System(system, Memory::Long), tasks, clock);
+        Self { names, common, logged: Mutex::default() }
     }
 }
 

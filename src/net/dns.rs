@@ -3,7 +3,8 @@
 //! Owns the plain description of a server ([`ServerConfig`]) and [`Reach`], by which a server is told how connections to
 //! it are made: `bootstrap` goes directly, `resolver` perhaps through proxies. Below: `reply` reads answers, `exchange`
 //! carries one question over UDP or a connection (`quic`, `https` with `json`, or the stream of `prompt`), `server` is one
-//! server with its connection, `servers` several in order, `hosts` the file, `names` looks up and `cache` remembers.
+//! server with its connection, `servers` several in order, `hosts` the file, `system` the operating
+//! system's resolver, `names` looks up and `cache` remembers.
 //! Sources: RFC 1035, 2308, 7766, 7858, 8484, 8767, 9250.
 
 use std::fmt;
@@ -30,6 +31,7 @@ mod quic;
 mod reply;
 pub(crate) mod server;
 pub(crate) mod servers;
+pub(crate) mod system;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -7,13 +7,13 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check::Check;
 use crate::clock::Clock;
-use crate::net::bootstrap::{Bootstrap, HOSTS_PATH};
+use crate::net::bootstrap::{Bootstrap, Common, HOSTS_PATH};
 use crate::net::dns::Reach;
-use crate::net::dns::names::{Found, Names, Origin, ask_system};
+use crate::net::dns::names::{Found, Memory, Names, Origin};
 use crate::net::dns::server::Server;
 use crate::net::dns::servers::Servers;
 pub use crate::net::dns::{ServerConfig, Transport};
@@ -21,13 +21,12 @@ use crate::net::proxy::Proxies;
 use crate::net::resolver::route::{Ground, Route};
 use crate::net::target::Host;
 use crate::net::tls::Trust;
-use crate::shutdown::Tasks;
 
 mod route;
 #[cfg(test)]
 mod tests;
 
-/// Why nobody is asked.
+/// What is said where all names are to go through proxies that resolve them.
 const NO_LOOK_UP: &str = "-dns-route proxy allows no look-up without -dns";
 
 /// Which way DNS itself goes.
@@ -63,38 +62,40 @@ pub struct Answer {
 }
 
 /// Where names are looked up. Clones share the cache and the connections.
-#[derive(Clone, Default)]
-pub struct Resolver(Source);
+#[derive(Clone)]
+pub struct Resolver(Arc<Parts>);
 
-#[derive(Clone, Default)]
-enum Source {
-    #[default]
-    System,
-    Servers(Arc<Chosen>),
-    /// All names are to go through proxies that resolve them.
-    Nobody,
-}
-
-/// Servers of the user's choice.
-struct Chosen {
-    names: Arc<Names>,
+struct Parts {
+    /// `None` where nobody may be asked.
+    names: Option<Arc<Names>>,
+    /// Of servers of the user's choice.
     ways: Vec<(ServerConfig, Arc<Route>)>,
     clock: Clock,
 }
 
 impl Resolver {
-    /// Returns the operating system's resolver, as every other program on the machine uses it.
-    pub fn system() -> Self {
-        Self::default()
+    /// Returns the operating system's resolver, as every other program on the machine uses it, but for what it says
+    /// being kept for two seconds, so that the many connections of one build ask once.
+    pub fn system(bootstrap: &Bootstrap) -> Self {
+        Self::system_with(bootstrap.common().clone())
     }
 
-    /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's. `trust` is whom the
-    /// certificates of the servers are traced back to. With no servers and [`Rule::Proxy`], nobody is asked at all.
+    fn system_with(Common { tasks, system, clock }: Common) -> Self {
+        let names = Names::new(Path::new(HOSTS_PATH), Origin::System(system, Memory::Moment), tasks, clock.clone());
+        Self(Arc::new(Parts { names: Some(names), ways: Vec::new(), clock }))
+    }
+
+    /// Makes a resolver that asks the given servers and nobody else; with no servers, the system's, or with
+    /// [`Rule::Proxy`] nobody. `trust` is whom the certificates of the servers are traced back to. The tasks are among those
+    /// of `bootstrap`.
     pub fn new(config: Config, bootstrap: Arc<Bootstrap>, proxies: Arc<Proxies>, trust: &Trust, clock: Clock) -> Self {
         if config.servers.is_empty() {
-            return if config.rule == Rule::Proxy { Self(Source::Nobody) } else { Self::system() };
+            return match config.rule {
+                Rule::Proxy => Self(Arc::new(Parts { names: None, ways: Vec::new(), clock })),
+                Rule::Auto | Rule::Direct => Self::system(&bootstrap),
+            };
         }
-        let tasks = Tasks::new();
+        let tasks = bootstrap.common().tasks.clone();
         let ground = Arc::new(Ground { rule: config.rule, bootstrap, proxies });
         let (mut ways, mut servers) = (Vec::new(), Vec::new());
         for server in config.servers {
@@ -105,12 +106,12 @@ impl Resolver {
         }
         let origin = Origin::Servers(Servers::new(servers, clock.clone()));
         let names = Names::new(Path::new(HOSTS_PATH), origin, tasks, clock.clone());
-        Self(Source::Servers(Arc::new(Chosen { names, ways, clock })))
+        Self(Arc::new(Parts { names: Some(names), ways, clock }))
     }
 
     /// Tells whether this is the system's resolver.
     pub fn is_system(&self) -> bool {
-        matches!(self.0, Source::System)
+        self.0.names.as_ref().is_some_and(|names| names.servers().is_none())
     }
 
     /// Returns the addresses of `host`, best first. A literal address is returned as it is.
@@ -136,42 +137,26 @@ impl Resolver {
         if let Host::Address(address) = Host::parse(name) {
             return Ok(Answer { addresses: vec![address], source: "literal".to_owned(), took: Duration::ZERO });
         }
-        match &self.0 {
-            Source::System => {
-                let clock = Clock::system();
-                let began = clock.steady();
-                let addresses = ask_system(name).await?;
-                let took = clock.steady().duration_since(began);
-                Ok(Answer { addresses, source: "system resolver".to_owned(), took })
-            }
-            Source::Servers(chosen) => {
-                let began = chosen.clock.steady();
-                let Found { addresses, source } = chosen.names.lookup(name).await?;
-                Ok(Answer { addresses, source, took: chosen.clock.steady().duration_since(began) })
-            }
-            Source::Nobody => Err(NO_LOOK_UP.to_owned()),
-        }
+        let began = self.0.clock.steady();
+        let names = self.0.names.as_ref().ok_or(NO_LOOK_UP)?;
+        let found = names.lookup(name).await?;
+        Ok(self.answer(found, began))
+    }
+
+    fn answer(&self, Found { addresses, source }: Found, began: Instant) -> Answer {
+        Answer { addresses, source, took: self.0.clock.steady().duration_since(began) }
     }
 
     /// Returns, server by server, which way it goes, for the start-up lines: `tls://192.0.2.1:853 through
     /// socks5://192.0.2.2:1080`, `udp://192.0.2.3:53 directly`. Nothing for the system's resolver.
     pub fn ways(&self) -> Vec<String> {
-        match &self.0 {
-            Source::System | Source::Nobody => Vec::new(),
-            Source::Servers(chosen) => {
-                let words =
-                    |(server, route): &(ServerConfig, Arc<Route>)| format!("{} {}", server.name, route.words(server));
-                chosen.ways.iter().map(words).collect()
-            }
-        }
+        let words = |(server, route): &(ServerConfig, Arc<Route>)| format!("{} {}", server.name, route.words(server));
+        self.0.ways.iter().map(words).collect()
     }
 
     /// Returns what each server did when it was last asked; nothing for the system's resolver.
     pub fn checks(&self) -> Vec<Check> {
-        match &self.0 {
-            Source::System | Source::Nobody => Vec::new(),
-            Source::Servers(chosen) => chosen.names.servers().map(Servers::checks).unwrap_or_default(),
-        }
+        self.0.names.as_ref().and_then(|names| names.servers()).map(Servers::checks).unwrap_or_default()
     }
 
     /// Asks every server itself for `name`, past the cache, and returns what each said.
@@ -179,16 +164,26 @@ impl Resolver {
     /// # Cancel safety
     /// Dropping the future abandons the look-ups.
     pub async fn probe(&self, name: &str) -> Vec<(String, Result<Answer, String>)> {
-        let Source::Servers(chosen) = &self.0 else {
-            let who = if self.is_system() { "system resolver" } else { "no server" };
-            return vec![(who.to_owned(), self.lookup(name).await)];
+        let Some(names) = &self.0.names else {
+            return vec![("no server".to_owned(), Err(NO_LOOK_UP.to_owned()))];
         };
-        let Some(servers) = chosen.names.servers() else { return Vec::new() };
+        let Some(servers) = names.servers() else {
+            let began = self.0.clock.steady();
+            let found = names.lookup_anew(name).await;
+            return vec![("system resolver".to_owned(), found.map(|found| self.answer(found, began)))];
+        };
         let said = servers.probe(name).await.into_iter();
         let answer = |(server, said, took): (String, Result<_, _>, _)| {
             (server.clone(), said.map(|addresses| Answer { addresses, source: server, took }))
         };
         said.map(answer).collect()
+    }
+}
+
+impl Default for Resolver {
+    /// Returns the operating system's resolver, with places of its own.
+    fn default() -> Self {
+        Self::system_with(Common::default())
     }
 }
 

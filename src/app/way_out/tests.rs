@@ -10,7 +10,7 @@ pub(in crate::app) fn way_out(yaml: &str) -> (Config, WayOut) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let flags = BTreeMap::from([("config", "c.yaml".to_owned())]);
     let loaded = Config::load(&flags, &BTreeMap::new(), &|_| Ok(yaml.to_owned())).unwrap();
-    let way_out = WayOut::new(&loaded.config, &Trusts::load(&loaded).unwrap(), &Clock::system());
+    let way_out = WayOut::new(&loaded.config, &Trusts::load(&loaded).unwrap(), &Tasks::new(), &Clock::system());
     (loaded.config, way_out)
 }
 

@@ -5,7 +5,7 @@
 //! Invariants: at most [`NAMES_MAX`] names; nothing is kept longer than its TTL and [`TTL_MAX`] say, as far as it is
 //! fresh, nor longer than [`STALE_MAX`] after that. Sources: RFC 2308, section 5 (absence); RFC 8767 (stale answers).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,7 @@ enum Kept {
 #[derive(Debug)]
 struct Entry {
     kept: Kept,
+    is_of_hosts: bool,
     expires: Instant,
     used: Instant,
 }
@@ -78,15 +79,30 @@ impl Cache {
         }
     }
 
-    /// Remembers addresses; those with no time to live are not kept, nor what they replace.
+    /// Remembers addresses; those with no time to live only for when nobody can be asked.
     pub(super) fn keep(&mut self, name: &str, mut addresses: Vec<IpAddr>, ttl: Duration, now: Instant) {
         addresses.truncate(ADDRESSES_MAX);
         self.put(name, Kept::Addresses { addresses, retry_at: None }, ttl.min(TTL_MAX), now);
     }
 
+    /// Remembers addresses that the file of hosts has.
+    pub(super) fn keep_hosts(&mut self, name: &str, addresses: Vec<IpAddr>, ttl: Duration, now: Instant) {
+        self.keep(name, addresses, ttl, now);
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.is_of_hosts = true;
+        }
+    }
+
     /// Remembers that there are no addresses.
     pub(super) fn keep_absence(&mut self, name: &str, text: String, ttl: Duration, now: Instant) {
         self.put(name, Kept::Absence { text }, ttl.min(ABSENCE_MAX), now);
+    }
+
+    /// Remembers that nobody could say, unless there are addresses of some time ago.
+    pub(super) fn keep_failure(&mut self, name: &str, text: String, ttl: Duration, now: Instant) {
+        if !self.entries.get(name).is_some_and(|entry| matches!(entry.kept, Kept::Addresses { .. })) {
+            self.put(name, Kept::Absence { text }, ttl, now);
+        }
     }
 
     /// Adds addresses that came late to fresh ones; the shorter time counts.
@@ -108,13 +124,18 @@ impl Cache {
         }
     }
 
-    /// Forgets everything.
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
+    /// Returns all names something is known of.
+    pub(super) fn names(&self) -> HashSet<String> {
+        self.entries.keys().cloned().collect()
+    }
+
+    /// Forgets what the file of hosts said before it was changed, and what others said of the names it has now.
+    pub(super) fn forget_hosts(&mut self, named: &HashSet<String>) {
+        self.entries.retain(|name, entry| !entry.is_of_hosts && !named.contains(name));
     }
 
     fn put(&mut self, name: &str, kept: Kept, ttl: Duration, now: Instant) {
-        if ttl.is_zero() {
+        if ttl.is_zero() && matches!(kept, Kept::Absence { .. }) {
             self.entries.remove(name);
             return;
         }
@@ -122,7 +143,7 @@ impl Cache {
             let longest_unused = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(name, _)| name.clone());
             self.entries.remove(&longest_unused.unwrap_or_default());
         }
-        self.entries.insert(name.to_owned(), Entry { kept, expires: now + ttl, used: now });
+        self.entries.insert(name.to_owned(), Entry { kept, is_of_hosts: false, expires: now + ttl, used: now });
     }
 }
 
@@ -170,14 +191,20 @@ mod tests {
         assert!(cache.entries.is_empty());
     }
 
-    /// A TTL of zero keeps nothing, and forgets what was there; a long one is cut to a day, absence to five minutes.
+    /// A TTL of zero is stale at once; a long one is cut to a day, absence to five minutes.
     #[test]
     fn bounds_of_time() {
         let mut cache = Cache::default();
         let start = Clock::system().steady();
         cache.keep("a", addresses(&["192.0.2.1"]), seconds(60), start);
         cache.keep("a", addresses(&["192.0.2.2"]), Duration::ZERO, start);
-        assert_eq!(cache.look("a", start), Look::Nothing);
+        let stale = Look::Stale { addresses: addresses(&["192.0.2.2"]), is_to_be_asked: true };
+        assert_eq!(cache.look("a", start), stale);
+        cache.keep_failure("a", "no".to_owned(), seconds(5), start);
+        assert_eq!(cache.look("a", start), stale);
+        cache.keep_failure("b", "no".to_owned(), seconds(5), start);
+        assert_eq!(cache.look("b", start + seconds(4)), Look::Absent("no".to_owned()));
+        assert_eq!(cache.look("b", start + seconds(5)), Look::Nothing);
         cache.keep("a", addresses(&["192.0.2.1"]), seconds(1 << 31), start);
         assert!(matches!(cache.look("a", start + TTL_MAX), Look::Stale { .. }));
         cache.keep_absence("a", "no".to_owned(), seconds(86_400), start);

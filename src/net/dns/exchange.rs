@@ -2,7 +2,8 @@
 //!
 //! Owns [`Connection`]. Called by `server`; calls hickory's multiplexer and QUIC client, `https` and `reply`. Datagrams
 //! have a socket of their own for each question, connected to the server, so that the system drops what comes from
-//! elsewhere and a refusal is heard of; its port is the system's choice, at random, as is the question's id.
+//! elsewhere and a refusal is heard of; its port is the system's choice, at random, and the question's id comes from where
+//! keys come from. After [`FORGED_MAX`] wrong answers the question goes over TCP.
 //!
 //! Sources: RFC 1035, section 4.2; RFC 5452 (forged answers); RFC 7766; RFC 7858; RFC 9250.
 
@@ -37,6 +38,9 @@ const AGAIN_AFTER: [Duration; 3] = [Duration::from_millis(400), Duration::from_m
 pub(super) const NO_ADDRESS: &str = "its name has no address";
 /// Addresses of one server that are asked.
 pub(super) const ADDRESSES_MAX: usize = 4;
+/// Datagrams that are no answer to the question and yet came from the server's address to ours: who can send more may hit
+/// the id by and by, of which there are 65,536 (RFC 5452, section 9.3: a limit, then TCP).
+const FORGED_MAX: usize = 16;
 /// The largest datagram that is read; longer ones are cut, and then not understood.
 const DATAGRAM_BUFFER_BYTES: usize = 4096;
 /// Beyond any limit of ours, so that a question whose asker is gone is forgotten.
@@ -63,7 +67,7 @@ impl Connection {
             .with_timeout(FORGOTTEN_AFTER)
             .with_max_active_requests(4 * QUESTIONS_MAX);
         let (exchange, background) = DnsExchange::from_stream(multiplexer);
-        tasks.spawn("dns connection", background);
+        tasks.spawn_until_stop("dns connection", background);
         Self::Stream(exchange)
     }
 
@@ -90,7 +94,8 @@ impl Connection {
     }
 }
 
-/// Asks over UDP: each of `addresses` beside the one before when that one is silent.
+/// Asks over UDP: each of `addresses` beside the one before when that one is silent. Returns nothing if somebody sends
+/// forged answers: the question is to be asked over TCP then.
 ///
 /// # Errors
 /// What the last one said. There is no limit in time here.
@@ -99,7 +104,7 @@ pub(super) async fn ask_datagram(
     port: u16,
     question: &Question,
     dress: Dress,
-) -> Result<Reply, String> {
+) -> Result<Option<Reply>, String> {
     let asked = dial::first(addresses.iter().take(ADDRESSES_MAX), |address| async move {
         let asked = ask_one_datagram(SocketAddr::new(*address, port), question, dress).await;
         asked.map_err(|err| plain_io(&err))
@@ -107,32 +112,35 @@ pub(super) async fn ask_datagram(
     asked.await.map_err(|last| last.unwrap_or_else(|| NO_ADDRESS.to_owned()))
 }
 
-async fn ask_one_datagram(server: SocketAddr, question: &Question, dress: Dress) -> io::Result<Reply> {
+async fn ask_one_datagram(server: SocketAddr, question: &Question, dress: Dress) -> io::Result<Option<Reply>> {
     let any = match server {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
-    let id = fastrand::u16(..);
+    let id = unguessable_id()?;
     let bytes = question.message(id, dress).to_vec().map_err(io::Error::other)?;
     socket.send(&bytes).await?;
     let mut again = AGAIN_AFTER.iter();
     let mut pause = again.next();
     let mut buffer = vec![0; DATAGRAM_BUFFER_BYTES];
     let mut waiting = Box::pin(sleep(pause.copied().unwrap_or_default()));
+    let mut forged = 0;
     loop {
         tokio::select! {
             received = socket.recv(&mut buffer) => {
                 let bytes = &buffer[..received?];
                 // Whatever has another id, or answers another question, may be forged: the true answer may still come.
-                if bytes.first_chunk() != Some(&id.to_be_bytes()) {
-                    continue;
-                }
-                if let Ok(message) = Message::from_vec(bytes)
+                if bytes.first_chunk() == Some(&id.to_be_bytes())
+                    && let Ok(message) = Message::from_vec(bytes)
                     && let Ok(reply) = Reply::of_message(&message, question)
                 {
-                    return Ok(reply);
+                    return Ok(Some(reply));
+                }
+                forged += 1;
+                if forged > FORGED_MAX {
+                    return Ok(None);
                 }
             }
             () = &mut waiting, if pause.is_some() => {
@@ -142,6 +150,14 @@ async fn ask_one_datagram(server: SocketAddr, question: &Question, dress: Dress)
             }
         }
     }
+}
+
+/// Returns the id of a question, by the generator that keys are made with: who sees some must not foresee the next.
+fn unguessable_id() -> io::Result<u16> {
+    let mut id = [0; 2];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut id).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(u16::from_be_bytes(id))
 }
 
 /// Returns what an error of hickory's means, in words for people.

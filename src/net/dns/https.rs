@@ -105,9 +105,9 @@ impl Connection {
                 .handshake(io)
                 .await
                 .map_err(|err| plain_words(&err))?;
-            tasks.spawn("dns over https", async move {
+            tasks.spawn_until_stop("dns over https", async move {
                 if let Err(err) = driver.await {
-                    log::debug!("dns over https: {err}");
+                    log::debug!("connection for DNS over HTTPS ended reason={err}");
                 }
             });
             Sender::Two(sender)
@@ -115,9 +115,9 @@ impl Connection {
             let mut builder = http1::Builder::new();
             builder.max_buf_size(HEADER_BYTES_MAX as usize);
             let (sender, driver) = builder.handshake(io).await.map_err(|err| plain_words(&err))?;
-            tasks.spawn("dns over https", async move {
+            tasks.spawn_until_stop("dns over https", async move {
                 if let Err(err) = driver.await {
-                    log::debug!("dns over https: {err}");
+                    log::debug!("connection for DNS over HTTPS ended reason={err}");
                 }
             });
             Sender::One(Arc::new(Mutex::new(sender)))
@@ -143,7 +143,7 @@ impl Connection {
                             Form::Wire => "DNS over HTTPS as RFC 8484 has it",
                             Form::Json => "DNS over HTTPS in its JSON form",
                         };
-                        log::info!("dns {}: speaks {form}, over {version}", self.server.name);
+                        log::info!("DNS server speaks {form}, over {version} server={}", self.server.name);
                     }
                     return Ok(reply);
                 }

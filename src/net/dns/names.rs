@@ -1,17 +1,19 @@
 //! Looks names up: in the cache, in the file of hosts, by servers or by the system; one look-up per name at a time.
 //!
-//! Owns [`Names`]. Called by `bootstrap` and `resolver`; calls `cache`, `hosts` and `servers`. A look-up is a task of its
+//! Owns [`Names`]. Called by `bootstrap` and `resolver`; calls `cache`, `hosts`, `servers` and
+//! `system`. A look-up is a task of its
 //! own, so that it ends for the cache and for others when whoever began it goes away.
 //!
 //! Invariants: where there are servers, the system's resolver is never asked; at most [`FLIGHTS_MAX`] look-ups at a time.
-//! Source: RFC 8767 (stale answers, and how long to wait before giving one).
+//! Nobody waits longer than [`WAIT_MAX`]; a look-up by the system may go on, and whoever asks for its name joins it.
+//! Sources: RFC 8767 (stale answers, and how long to wait before giving one); RFC 9520 (failures).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -21,23 +23,48 @@ use crate::net::dns::cache::{Cache, Look};
 use crate::net::dns::hosts::Hosts;
 use crate::net::dns::server::{Known, Late};
 use crate::net::dns::servers::{LOOKUP_LIMIT, Servers};
+use crate::net::dns::system::System;
 use crate::shutdown::Tasks;
 
 /// Look-ups under way at a time.
 const FLIGHTS_MAX: usize = 256;
 /// How long somebody waits who could have a stale answer (RFC 8767, section 5, recommends 1.8 s; people are waiting).
 const STALE_AFTER: Duration = Duration::from_secs(1);
+/// What is said of an address of that file.
+const HOSTS: &str = "/etc/hosts";
 /// How long what the file of hosts says is kept, beside watching the file.
 const HOSTS_KEPT: Duration = Duration::from_secs(10);
-/// How long what the system says is kept, which tells no TTL.
-const SYSTEM_KEPT: Duration = Duration::from_secs(30);
+/// How long somebody waits for a look-up: a little longer than that takes, so that it is heard what it says itself.
+const WAIT_MAX: Duration = LOOKUP_LIMIT.saturating_add(Duration::from_millis(250));
+/// How long somebody waits at least who comes when a look-up has been hanging for long.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+/// A look-up that failed after less than this may be begun again at once; one that took longer only after as long again.
+const QUICK: Duration = Duration::from_secs(1);
 
 /// Who is asked for what the file of hosts does not have.
 pub(crate) enum Origin {
     /// These servers and nobody else.
     Servers(Servers),
     /// The operating system.
-    System,
+    System(System, Memory),
+}
+
+/// How long what the system says is remembered, which tells no TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// For the requests of one moment: more is the system's own matter.
+    Moment,
+    /// Longer, and beyond that while the system gives no answer.
+    Long,
+}
+
+impl Memory {
+    fn kept(self) -> Duration {
+        match self {
+            Self::Moment => Duration::from_secs(2),
+            Self::Long => Duration::from_secs(30),
+        }
+    }
 }
 
 /// The addresses of a name, at least one.
@@ -60,12 +87,15 @@ enum Nothing {
 
 type Outcome = Result<Found, Nothing>;
 
+/// What is waited for, and since when it is under way.
+type Waiting = (watch::Receiver<Option<Outcome>>, Instant);
+
 /// The look-ups.
 pub(crate) struct Names {
     hosts: Hosts,
     origin: Origin,
     cache: Mutex<Cache>,
-    flights: Mutex<HashMap<String, watch::Receiver<Option<Outcome>>>>,
+    flights: Mutex<HashMap<String, Waiting>>,
     is_stale: AtomicBool,
     tasks: Tasks,
     clock: Clock,
@@ -89,7 +119,7 @@ impl Names {
     pub(crate) fn servers(&self) -> Option<&Servers> {
         match &self.origin {
             Origin::Servers(servers) => Some(servers),
-            Origin::System => None,
+            Origin::System(..) => None,
         }
     }
 
@@ -101,25 +131,19 @@ impl Names {
     /// # Cancel safety
     /// Dropping the future abandons the wait; the look-up goes on for others and for the cache.
     pub(crate) async fn lookup(self: &Arc<Self>, name: &str) -> Result<Found, String> {
-        let mut name = name.to_ascii_lowercase();
-        if name.ends_with('.') {
-            name.pop();
-        }
-        if self.hosts.is_changed() {
-            self.cache().clear();
-        }
+        let name = self.plain(name);
+        self.heed_hosts().await;
         let found = |addresses, source: &str| Ok(Found { addresses, source: source.to_owned() });
         let look = self.cache().look(&name, self.clock.steady());
         let stale = match look {
             Look::Fresh(addresses) => return found(addresses, "cache"),
             Look::Absent(text) => return Err(text),
+            Look::Stale { .. } if matches!(self.origin, Origin::System(_, Memory::Moment)) => {
+                return self.ask(&name).await;
+            }
             Look::Stale { addresses, is_to_be_asked: false } => return found(addresses, "stale"),
             Look::Stale { addresses, is_to_be_asked: true } => addresses,
-            Look::Nothing => {
-                return self.join_or_lead(&name).await.map_err(|nothing| match nothing {
-                    Nothing::Absent(text) | Nothing::Failed(text) => text,
-                });
-            }
+            Look::Nothing => return self.ask(&name).await,
         };
         let reason = match timeout(STALE_AFTER, self.join_or_lead(&name)).await {
             Ok(Ok(found)) => return Ok(found),
@@ -129,14 +153,53 @@ impl Names {
         };
         self.cache().postpone(&name, self.clock.steady());
         if !self.is_stale.swap(true, Ordering::Relaxed) {
-            log::warn!("dns: nobody can be asked, addresses of some time ago are used: {name}: {reason}");
+            log::warn!(
+                "no answer from the DNS in time, addresses of some time ago are used name={name} reason={reason}"
+            );
         }
         found(stale, "stale")
     }
 
+    /// Does as [`Names::lookup`], whatever is remembered.
+    ///
+    /// # Errors
+    /// Who was asked, and what they said.
+    ///
+    /// # Cancel safety
+    /// As that of [`Names::lookup`].
+    pub(crate) async fn lookup_anew(self: &Arc<Self>, name: &str) -> Result<Found, String> {
+        self.ask(&self.plain(name)).await
+    }
+
+    /// Returns a name as it is remembered. The system is left its dot, which keeps it from adding domains of its own.
+    fn plain(&self, name: &str) -> String {
+        let mut name = name.to_ascii_lowercase();
+        if self.servers().is_some() && name.ends_with('.') {
+            name.pop();
+        }
+        name
+    }
+
+    /// Forgets what another state of the file of hosts said, and what the present one says.
+    async fn heed_hosts(&self) {
+        let Some(mark) = self.hosts.change() else { return };
+        let known = self.cache().names();
+        let named = self.hosts.among(known).await;
+        self.cache().forget_hosts(&named);
+        self.hosts.note(mark);
+    }
+
+    async fn ask(self: &Arc<Self>, name: &str) -> Result<Found, String> {
+        self.join_or_lead(name).await.map_err(|nothing| match nothing {
+            Nothing::Absent(text) | Nothing::Failed(text) => text,
+        })
+    }
+
     /// Waits for the look-up of this name, and begins it if there is none.
     async fn join_or_lead(self: &Arc<Self>, name: &str) -> Outcome {
-        let mut waiting = {
+        let now = self.clock.steady();
+        let mut led = None;
+        let (mut waiting, began) = {
             let mut flights = self.flights();
             match flights.get(name) {
                 Some(waiting) => waiting.clone(),
@@ -145,14 +208,22 @@ impl Names {
                 }
                 None => {
                     let (sender, waiting) = watch::channel(None);
-                    flights.insert(name.to_owned(), waiting.clone());
-                    let flight = Flight { names: Arc::clone(self), name: name.to_owned() };
-                    self.tasks.spawn("dns look-up", flight.run(sender));
-                    waiting
+                    flights.insert(name.to_owned(), (waiting.clone(), now));
+                    led = Some((Flight { names: Arc::clone(self), name: name.to_owned(), began: now }, sender));
+                    (waiting, now)
                 }
             }
         };
-        let outcome = waiting.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+        if let Some((flight, sender)) = led {
+            // Not under the lock: a runtime that is ending drops the task at once, and that takes the lock.
+            self.tasks.spawn_until_stop("dns look-up", flight.run(sender));
+        }
+        let left = WAIT_MAX.saturating_sub(now.duration_since(began)).max(WAIT_MIN);
+        let Ok(outcome) = timeout(left, waiting.wait_for(Option::is_some)).await else {
+            let who = if self.servers().is_some() { "" } else { "system resolver: " };
+            return Err(Nothing::Failed(format!("{who}{name}: no answer within {} s", LOOKUP_LIMIT.as_secs())));
+        };
+        let outcome = outcome.ok().and_then(|outcome| outcome.clone());
         outcome.unwrap_or_else(|| Err(Nothing::Failed(format!("{name}: the look-up ended without an outcome"))))
     }
 
@@ -160,7 +231,7 @@ impl Names {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<String, watch::Receiver<Option<Outcome>>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -169,13 +240,18 @@ impl Names {
 struct Flight {
     names: Arc<Names>,
     name: String,
+    began: Instant,
 }
 
 impl Flight {
     async fn run(self, sender: watch::Sender<Option<Outcome>>) {
         let (outcome, late) = self.find().await;
-        if outcome.is_ok() && self.names.is_stale.swap(false, Ordering::Relaxed) {
-            log::info!("dns: names are looked up again");
+        match &outcome {
+            Ok(found) if found.source != HOSTS && self.names.is_stale.swap(false, Ordering::Relaxed) => {
+                log::info!("the DNS answers again name={} server={}", self.name, found.source);
+            }
+            Err(Nothing::Failed(text)) => self.keep_failure(text),
+            Ok(_) | Err(Nothing::Absent(_)) => {}
         }
         let (names, name) = (Arc::clone(&self.names), self.name.clone());
         // First off the list, then told: whoever comes now finds the cache.
@@ -189,10 +265,11 @@ impl Flight {
     }
 
     async fn find(&self) -> (Outcome, Option<Late>) {
-        let Self { names, name } = self;
+        let Self { names, name, .. } = self;
         let addresses = names.hosts.addresses(name).await;
         if !addresses.is_empty() {
-            return (Ok(self.keep(addresses, "/etc/hosts", HOSTS_KEPT)), None);
+            names.cache().keep_hosts(name, addresses.clone(), HOSTS_KEPT, names.clock.steady());
+            return (Ok(Found { addresses, source: HOSTS.to_owned() }), None);
         }
         match &names.origin {
             Origin::Servers(servers) => match servers.lookup(name).await {
@@ -206,8 +283,8 @@ impl Flight {
                 }
                 Err(text) => (Err(Nothing::Failed(text)), None),
             },
-            Origin::System => match ask_system(name).await {
-                Ok(addresses) => (Ok(self.keep(addresses, "system resolver", SYSTEM_KEPT)), None),
+            Origin::System(system, memory) => match system.addresses(name).await {
+                Ok(addresses) => (Ok(self.keep(addresses, "system resolver", memory.kept())), None),
                 Err(text) => (Err(Nothing::Failed(text)), None),
             },
         }
@@ -217,38 +294,19 @@ impl Flight {
         self.names.cache().keep(&self.name, addresses.clone(), ttl, self.names.clock.steady());
         Found { addresses, source: source.to_owned() }
     }
+
+    /// Spares the next ones the same wait (RFC 9520, section 3.2): what took long to fail holds for as long again.
+    fn keep_failure(&self, text: &str) {
+        let now = self.names.clock.steady();
+        let took = now.duration_since(self.began);
+        if took >= QUICK {
+            self.names.cache().keep_failure(&self.name, text.to_owned(), took.min(LOOKUP_LIMIT), now);
+        }
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         self.names.flights().remove(&self.name);
     }
-}
-
-/// Asks the operating system's resolver.
-///
-/// # Errors
-/// What it said, or that it did not answer in time.
-///
-/// # Cancel safety
-/// Dropping the future leaves the system's look-up to end by itself.
-pub(crate) async fn ask_system(name: &str) -> Result<Vec<IpAddr>, String> {
-    let failed = |reason: &str| format!("system resolver: {name}: {reason}");
-    let found = match timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name, 0))).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(err)) => {
-            let text = err.to_string();
-            let words = text.strip_prefix("failed to lookup address information: ").unwrap_or(&text);
-            return Err(failed(&words.to_ascii_lowercase()));
-        }
-        Err(_) => return Err(failed(&format!("no answer within {} s", LOOKUP_LIMIT.as_secs()))),
-    };
-    let mut addresses = Vec::new();
-    for address in found.map(|address| address.ip()) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
-    }
-    // The system has sorted them already, by RFC 6724.
-    if addresses.is_empty() { Err(failed("the name has no address")) } else { Ok(addresses) }
 }

@@ -9,7 +9,6 @@
 //! Sources: RFC 8305, section 3 (waiting for the other family); RFC 7766, section 6.2.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +37,8 @@ const V4_PATIENCE: Duration = Duration::from_secs(1);
 const REUSED_PATIENCE: Duration = Duration::from_secs(1);
 /// A connection that was last used longer ago is not used again.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long a server that did not understand EDNS, and answered without, is asked without.
+const PLAIN_FOR: Duration = Duration::from_secs(3600);
 /// Names that an alias leads to which are asked for one after the other.
 const ALIASES_ASKED_MAX: usize = 8;
 
@@ -87,8 +88,6 @@ struct Attempt<'a> {
     dress: Dress,
     /// In all, connecting included.
     left: Duration,
-    /// For the answer.
-    patience: Duration,
     sign: Option<&'a Sign>,
 }
 
@@ -104,6 +103,8 @@ struct Slot {
     held: Option<Held>,
     made: u64,
     failed: Option<(Instant, String)>,
+    /// Until when it is asked without EDNS.
+    plain_until: Option<Instant>,
 }
 
 /// One DNS server.
@@ -117,7 +118,6 @@ pub(crate) struct Server {
     connecting: tokio::sync::Mutex<()>,
     questions: Semaphore,
     form: Arc<KnownForm>,
-    is_plain: AtomicBool,
     tasks: Tasks,
     clock: Clock,
 }
@@ -150,7 +150,6 @@ impl Server {
             connecting: tokio::sync::Mutex::new(()),
             questions: Semaphore::new(QUESTIONS_MAX),
             form: Arc::default(),
-            is_plain: AtomicBool::new(false),
             tasks,
             clock,
         }
@@ -275,18 +274,24 @@ impl Server {
             return Err(format!("more than {QUESTIONS_MAX} questions are waiting for it"));
         };
         let mut last = None;
+        let mut is_plain = self.slot().plain_until.is_some_and(|until| began < until);
         for _ in 0..ATTEMPTS_MAX {
             if left().is_zero() {
                 break;
             }
-            let dress = if self.is_plain.load(Ordering::Relaxed) { Dress::Plain } else { Dress::Edns };
-            match self.attempt(Attempt { question, dress, left: left(), patience: limit / 2, sign }).await {
-                // FORMERR, NOTIMP and BADVERS are what servers say that do not know EDNS (RFC 6891, section 7).
-                Ok(reply) if dress == Dress::Edns && matches!(reply.code, 1 | 4 | 16) => {
-                    self.is_plain.store(true, Ordering::Relaxed);
+            let dress = if is_plain { Dress::Plain } else { Dress::Edns };
+            match self.attempt(Attempt { question, dress, left: left(), sign }).await {
+                Ok(reply) if dress == Dress::Edns && is_of_the_nineties(&reply) => {
+                    is_plain = true;
                     last = Some(Ok(reply));
                 }
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => {
+                    // Only if that was the reason: others say the same of a single name.
+                    if matches!(&last, Some(Ok(_))) && !is_of_the_nineties(&reply) {
+                        self.slot().plain_until = Some(self.clock.steady() + PLAIN_FOR);
+                    }
+                    return Ok(reply);
+                }
                 Err(Fault::Silent) => last = None,
                 Err(Fault::Again(text)) => last = Some(Err(text)),
                 Err(Fault::Over(text)) => return Err(text),
@@ -299,19 +304,22 @@ impl Server {
         if self.transport != Transport::Udp {
             return self.ask_connected(attempt).await;
         }
-        let Attempt { question, dress, left, patience, .. } = attempt;
+        let Attempt { question, dress, left, .. } = attempt;
         let began = self.clock.steady();
         let left = || left.saturating_sub(self.clock.steady().duration_since(began));
         let addresses = timeout(left(), self.reach.addresses(&self.config)).await;
         let addresses = addresses.map_err(|_| Fault::Silent)?.map_err(Fault::Over)?;
         let asked = exchange::ask_datagram(&addresses, self.config.port, question, dress);
-        let reply = match timeout(left().min(patience), asked).await {
+        // The whole time for one socket: an answer that comes late to another one would be lost.
+        let reply = match timeout(left(), asked).await {
             Ok(reply) => reply.map_err(Fault::Over)?,
             Err(_) => return Err(Fault::Silent),
         };
-        if !reply.is_truncated {
-            return Ok(reply);
-        }
+        let (reply, why) = match reply {
+            Some(reply) if !reply.is_truncated => return Ok(reply),
+            Some(reply) => (reply, "the answer is too long for UDP"),
+            None => (Reply::default(), "forged answers come over UDP"),
+        };
         let left = left();
         match self.ask_connected(Attempt { left, ..attempt }).await {
             Ok(reply) => Ok(reply),
@@ -322,13 +330,13 @@ impl Server {
                     Fault::Silent => silence(left),
                     Fault::Again(text) | Fault::Over(text) => text,
                 };
-                Err(Fault::Over(format!("the answer is too long for UDP, and over TCP: {text}")))
+                Err(Fault::Over(format!("{why}, and over TCP: {text}")))
             }
         }
     }
 
     async fn ask_connected(&self, attempt: Attempt<'_>) -> Result<Reply, Fault> {
-        let Attempt { question, dress, left, patience, sign } = attempt;
+        let Attempt { question, dress, left, sign } = attempt;
         let began = self.clock.steady();
         let (connection, number, is_new) = match timeout(left, self.connection(began)).await {
             Ok(connection) => connection.map_err(Fault::Over)?,
@@ -336,8 +344,8 @@ impl Server {
         };
         let asked_at = self.clock.steady();
         // One that was silent since it was last used may have died without a word.
-        let patience = if is_new { patience } else { patience.min(REUSED_PATIENCE) };
-        let limit = left.saturating_sub(asked_at.duration_since(began)).min(patience);
+        let left = left.saturating_sub(asked_at.duration_since(began));
+        let limit = if is_new { left } else { REUSED_PATIENCE.min(left / 2) };
         if let Some(sign) = sign.filter(|_| is_new) {
             sign.give();
         }
@@ -440,6 +448,11 @@ fn late(half: impl Future<Output = Result<Half, Miss<String>>> + Send + 'static)
             Ok(Half::Absent { .. }) | Err(_) => None,
         }
     })
+}
+
+/// Tells whether a server may not know EDNS: FORMERR, NOTIMP and BADVERS are what those say (RFC 6891, section 7).
+fn is_of_the_nineties(reply: &Reply) -> bool {
+    matches!(reply.code, 1 | 4 | 16)
 }
 
 fn silence(limit: Duration) -> String {

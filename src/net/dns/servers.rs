@@ -69,9 +69,9 @@ impl Servers {
             let name = place.server.name();
             match last.failure {
                 Some(reason) if last.is_dead => {
-                    log::warn!("dns {name} is out of order: {}", without_name(&reason, name));
+                    log::warn!("DNS server is out of order server={name} reason={}", without_name(&reason, name));
                 }
-                Some(_) | None => log::info!("dns {name} answers again"),
+                Some(_) | None => log::info!("DNS server works again server={name}"),
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A small DNS server for unit tests: UDP, TCP and HTTP/1.1 without TLS, on loopback, doing what a script says.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -189,12 +190,22 @@ async fn play(act: Act) -> Option<Vec<Vec<u8>>> {
 
 /// Serves HTTP/1.1 on loopback: `answer` takes the head and the body of a request and returns the whole response.
 pub(crate) async fn serve_http(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + Sync + 'static) -> (SocketAddr, Tasks) {
+    let (address, _, tasks) = serve_http_counted(move |head, body| (Duration::ZERO, answer(head, body))).await;
+    (address, tasks)
+}
+
+/// The same with a pause before each response; also returns how many connections there have been.
+pub(crate) async fn serve_http_counted(
+    answer: impl Fn(&str, &[u8]) -> (Duration, Vec<u8>) + Send + Sync + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>, Tasks) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (address, tasks, answer) = (listener.local_addr().unwrap(), Tasks::new(), Arc::new(answer));
-    let group = tasks.clone();
+    let (group, connections) = (tasks.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&connections);
     tasks.spawn("http", async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
             let answer = Arc::clone(&answer);
             group.spawn("http connection", async move {
                 let mut seen = Vec::new();
@@ -208,13 +219,15 @@ pub(crate) async fn serve_http(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + 
                     if seen.len() < whole {
                         continue;
                     }
-                    let _ = stream.write_all(&answer(&head, &seen[end + 4..whole])).await;
+                    let (pause, response) = answer(&head, &seen[end + 4..whole]);
+                    sleep(pause).await;
+                    let _ = stream.write_all(&response).await;
                     seen.drain(..whole);
                 }
             });
         }
     });
-    (address, tasks)
+    (address, connections, tasks)
 }
 
 /// Begins the answer to a question.

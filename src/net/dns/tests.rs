@@ -15,11 +15,14 @@ use crate::clock::Clock;
 use crate::net::candidates::Miss;
 use crate::net::dns::cache::interleave;
 use crate::net::dns::server::{Known, Server};
-use crate::net::dns::testing::{Act, Came, Responder, code, is_v6, records, reply, serve_http, server, with_soa};
+use crate::net::dns::testing::{
+    Act, Came, Responder, code, is_v6, records, reply, serve_http, serve_http_counted, server, with_soa,
+};
 use crate::net::dns::{ServerConfig, Transport};
 use crate::net::target::Host;
 
 mod lookups;
+mod system;
 
 const BOTH: [&str; 2] = ["a.example 60 192.0.2.1", "a.example 60 2001:db8::1"];
 const FOUND_BOTH: &str = "[2001:db8::1, 192.0.2.1] 60";
@@ -184,6 +187,80 @@ async fn without_edns() {
     let before = responder.asked().len();
     assert_eq!(ask(&server, 5000).await, FOUND_BOTH);
     assert_eq!(responder.asked().len(), before + 2);
+    server.clock().advance(Duration::from_secs(3600));
+    assert_eq!(ask(&server, 5000).await, FOUND_BOTH);
+    assert_eq!(responder.asked().len(), before + 6, "it may have been mended");
+}
+
+/// One who does not understand a question whether it is dressed or not has no trouble with EDNS.
+#[tokio::test]
+async fn not_about_edns() {
+    let responder = Responder::start(|query, _| {
+        let is_understood = query.edns.is_some() && query.queries[0].name().num_labels() > 2;
+        Act::Reply(if is_understood { records(query, &BOTH) } else { code(query, ResponseCode::NotImp) })
+    });
+    let responder = responder.await;
+    let server = responder.server(Transport::Udp);
+    let said = server.lookup("odd", Duration::from_secs(5), None).await;
+    assert!(matches!(said, Err(Miss::Unable(text)) if text.contains("NOTIMP")));
+    let said = server.lookup("a.a.example", Duration::from_secs(5), None).await;
+    assert!(!matches!(said, Err(Miss::Unable(_) | Miss::Dead(_))), "EDNS is still used");
+}
+
+/// Who sends more wrong answers than happen by chance gets no chance to hit the right id: the question goes over TCP.
+#[tokio::test]
+async fn flood_of_forged_datagrams() {
+    let responder = Responder::start(|query, came| {
+        let lie = records(query, &["a.example 60 203.0.113.1", "a.example 60 2001:db8::bad"]);
+        let wrong = |number: u16| {
+            let mut lie = lie.clone();
+            lie.metadata.id ^= number;
+            lie.to_vec().unwrap()
+        };
+        match came {
+            Came::Udp => Act::Raw((1..40).chain([0]).map(wrong).collect()),
+            Came::Tcp(_) => Act::Reply(records(query, &BOTH)),
+        }
+    });
+    assert_eq!(ask(&responder.await.server(Transport::Udp), 5000).await, FOUND_BOTH);
+}
+
+/// No two questions look alike to somebody who guesses: each has a port and an id of its own.
+#[tokio::test]
+async fn ports_and_ids() {
+    let ids = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&ids);
+    let responder = Responder::start(move |query, _| {
+        seen.lock().unwrap().push(query.metadata.id);
+        Act::Reply(records(query, &BOTH))
+    });
+    let responder = responder.await;
+    let server = responder.server(Transport::Udp);
+    for _ in 0..20 {
+        assert_eq!(ask(&server, 5000).await, FOUND_BOTH);
+    }
+    let mut ids = ids.lock().unwrap().clone();
+    ids.sort_unstable();
+    ids.dedup();
+    assert!(ids.len() > 35, "{ids:?}");
+    let spread = ids.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+    assert!(spread < 0x7fff, "{ids:?}");
+}
+
+/// Over HTTP/1.1, names that do not exist cost no connection: the question about IPv6 is given up before it is sent.
+#[tokio::test]
+async fn absence_keeps_the_connection() {
+    let (address, connections, _tasks) = serve_http_counted(|_, body| {
+        let query = Message::from_vec(body).unwrap();
+        let pause = Duration::from_millis(if is_v6(&query) { 30 } else { 0 });
+        (pause, http("200 OK", "application/dns-message", &code(&query, ResponseCode::NXDomain).to_vec().unwrap()))
+    })
+    .await;
+    let server = Arc::new(server(config(address, Transport::Https)));
+    for _ in 0..5 {
+        assert_eq!(ask(&server, 5000).await, "absent: a.example: no such name None");
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }
 
 /// Nobody there, somebody silent, somebody who hangs up: each is said in words, within the limit.
@@ -236,6 +313,18 @@ async fn connections() {
     server.clock().advance(Duration::from_secs(11));
     assert_eq!(ask(&server, 5000).await, FOUND_BOTH);
     assert_eq!(last.load(Ordering::Relaxed), 3);
+}
+
+/// A server that takes its time is waited for, by the socket that asked, over UDP as over a new connection.
+#[tokio::test]
+async fn slow_but_there() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let slow = Responder::start(|query, _| {
+            Act::After(Duration::from_millis(700), Box::new(Act::Reply(records(query, &BOTH))))
+        });
+        let slow = slow.await;
+        assert_eq!(ask(&slow.server(transport), 1000).await, FOUND_BOTH, "{transport:?}");
+    }
 }
 
 /// A server that closes after each answer is asked over a new connection, without a failure in between.

@@ -85,7 +85,7 @@ impl Scene {
     fn resolver(&self, server: ServerConfig, rule: Rule, no_proxy: &str) -> Resolver {
         let (trust, clock) = (Trust::load(&[]).unwrap(), Clock::system());
         let known = vec![self.bootstrap.config(Transport::Udp)];
-        let bootstrap = Arc::new(Bootstrap::new(known, &trust, clock.clone()));
+        let bootstrap = Arc::new(Bootstrap::new(known, &trust, Tasks::new(), clock.clone()));
         let entry = Entry::parse(&format!("http://{}", self.proxy.address)).unwrap();
         let no_proxy = NoProxy::parse(no_proxy);
         let proxies = Arc::new(Proxies::new(vec![entry], no_proxy, Arc::clone(&bootstrap), &trust, clock.clone()));
@@ -184,7 +184,8 @@ async fn not_asked() {
         assert_eq!(probed[0].1.as_ref().unwrap().addresses, ["192.0.2.17".parse::<std::net::IpAddr>().unwrap()]);
     }
     assert_eq!(scene.dns.asked().len(), 4);
-    assert!(Resolver::system().ways().is_empty() && Resolver::system().is_system());
+    let system = Resolver::system(&Bootstrap::default());
+    assert!(system.ways().is_empty() && system.is_system());
 }
 
 /// Names of servers are asked of the servers for that, once; nobody else is asked when those fail.
@@ -192,7 +193,7 @@ async fn not_asked() {
 async fn names_of_servers() {
     let (trust, clock) = (Trust::load(&[]).unwrap(), Clock::system());
     let scene = Scene::new("200 OK").await;
-    let known = Bootstrap::new(vec![scene.bootstrap.config(Transport::Tcp)], &trust, clock.clone());
+    let known = Bootstrap::new(vec![scene.bootstrap.config(Transport::Tcp)], &trust, Tasks::new(), clock.clone());
     for _ in 0..3 {
         let found = known.addresses(&Host::parse("dns.example")).await.unwrap();
         assert_eq!(found, ["127.0.0.1".parse::<std::net::IpAddr>().unwrap()]);
@@ -201,7 +202,7 @@ async fn names_of_servers() {
     let failing =
         Responder::start(|query, _| Act::Reply(code(query, trust_dns_resolver::proto::op::ResponseCode::ServFail)));
     let failing = failing.await;
-    let unknown = Bootstrap::new(vec![failing.config(Transport::Udp)], &trust, clock);
+    let unknown = Bootstrap::new(vec![failing.config(Transport::Udp)], &trust, Tasks::new(), clock);
     // A name that the system may well know.
     let said = unknown.addresses(&Host::parse("dns.example")).await.unwrap_err();
     assert_eq!(said, format!("udp://{}: dns.example: server failure (SERVFAIL)", failing.address));

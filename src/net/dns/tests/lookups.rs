@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 use trust_dns_resolver::proto::op::ResponseCode;
 
 use super::{BOTH, config, nobody, stopwatch};
@@ -14,21 +15,26 @@ use crate::net::candidates::{COOL_DOWN_MIN, PATIENCE};
 use crate::net::dns::Transport;
 use crate::net::dns::names::{Names, Origin};
 use crate::net::dns::server::Server;
-use crate::net::dns::servers::Servers;
+use crate::net::dns::servers::{LOOKUP_LIMIT, Servers};
 use crate::net::dns::testing::{Act, Responder, code, is_v6, records, server, with_soa};
 use crate::shutdown::Tasks;
 
 /// A list of servers with one clock, and its look-ups.
 fn names(servers: Vec<Server>, clock: &Clock) -> Arc<Names> {
-    let origin = Origin::Servers(Servers::new(servers, clock.clone()));
-    Names::new(Path::new("/nonexistent"), origin, Tasks::new(), clock.clone())
+    names_with(Path::new("/nonexistent"), servers, clock)
 }
 
-fn of(responder: &Responder, transport: Transport) -> Server {
+/// The same with a file of hosts.
+pub(super) fn names_with(hosts: &Path, servers: Vec<Server>, clock: &Clock) -> Arc<Names> {
+    let origin = Origin::Servers(Servers::new(servers, clock.clone()));
+    Names::new(hosts, origin, Tasks::new(), clock.clone())
+}
+
+pub(super) fn of(responder: &Responder, transport: Transport) -> Server {
     server(responder.config(transport))
 }
 
-async fn lookup(names: &Arc<Names>) -> String {
+pub(super) async fn lookup(names: &Arc<Names>) -> String {
     match names.lookup("A.example.").await {
         Ok(found) => format!("{:?} by {}", found.addresses, found.source),
         Err(text) => text,
@@ -156,4 +162,41 @@ async fn stale() {
     state.store(2, Ordering::Relaxed);
     clock.advance(Duration::from_secs(24 * 3600 + 61));
     assert_eq!(lookup(&list).await, format!("udp://{}: a.example: server failure (SERVFAIL)", responder.address));
+}
+
+/// A server that tells no time to live is asked each time, and what it said is used while it cannot be asked.
+#[tokio::test]
+async fn stale_without_a_time() {
+    let is_up = Arc::new(AtomicBool::new(true));
+    let state = Arc::clone(&is_up);
+    let responder = Responder::start(move |query, _| {
+        let is_up = state.load(Ordering::Relaxed);
+        let good = records(query, &["a.example 0 192.0.2.1"]);
+        Act::Reply(if is_up { good } else { code(query, ResponseCode::ServFail) })
+    });
+    let responder = responder.await;
+    let list = names(vec![of(&responder, Transport::Udp)], &Clock::system());
+    for _ in 0..2 {
+        assert_eq!(lookup(&list).await, format!("[192.0.2.1] by udp://{}", responder.address));
+    }
+    is_up.store(false, Ordering::Relaxed);
+    assert_eq!(lookup(&list).await, "[192.0.2.1] by stale");
+}
+
+/// One server over QUIC that is silent is said to be that within the limit of a look-up, and those who ask right after
+/// that do not wait again.
+#[tokio::test]
+async fn silent_quic() {
+    let socket = tokio::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let quic = config(socket.local_addr().unwrap(), Transport::Quic);
+    let expected = format!("{}: no handshake within 4 s", quic.name);
+    let clock = Clock::system();
+    let list = names(vec![server(quic)], &clock);
+    let began = stopwatch();
+    for _ in 0..3 {
+        assert_eq!(lookup(&list).await, expected);
+    }
+    assert!(began() < LOOKUP_LIMIT, "{:?}", began());
+    clock.advance(LOOKUP_LIMIT);
+    assert!(timeout(Duration::from_millis(100), lookup(&list)).await.is_err(), "asked again after that");
 }
