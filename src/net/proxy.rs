@@ -259,10 +259,9 @@ impl Proxies {
         Error::Proxy { proxy: self.ways.item(way).name().to_owned(), reason: reason.into() }
     }
 
-    /// Returns the error of a proxy that could not do what a request for plain http asks.
-    pub(super) fn could_not(&self, way: usize, to: &Target, said: &str) -> Error {
-        let reason = format!("through {}: {said}", self.ways.item(way).name());
-        Error::Connect { to: to.clone(), reason, is_refused: false }
+    /// Returns the name of this way, without anything secret.
+    pub(super) fn name(&self, way: usize) -> String {
+        self.ways.item(way).name().to_owned()
     }
 
     /// Returns the time by the clock that the proxies are timed with.

@@ -52,6 +52,13 @@ impl UpstreamList {
                     egress::Error::Redirect(_) => {
                         Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: error.to_string() }
                     }
+                    // The proxy's policy, or what it makes of the request, is an answer to the request.
+                    egress::Error::Denied { status: status @ 400..=499, .. } if !matches!(status, 408 | 425 | 429) => {
+                        // What a proxy wants of Larder is not to be asked of Larder's client.
+                        let status = if status == 407 { 403 } else { status };
+                        let body = Bytes::from(format!("{}: {error}\n", upstream.name));
+                        Failure::Refused { upstream: Arc::clone(&upstream.name), status, body }
+                    }
                     _ => Failure::Network { upstream: Arc::clone(&upstream.name), error },
                 };
                 let url = address(base, resource)

@@ -70,7 +70,8 @@ async fn serve(
 }
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-const WHO: &str = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+const WHO: &str =
+    "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
 
 /// Instead of an answer: the connection ends, or nothing comes.
 const CLOSES: &str = "closes";
@@ -206,8 +207,7 @@ async fn a_proxy_that_cannot_reach_the_target() {
     }
     assert_eq!((unable.heads().len(), good.heads().len()), (2, 2));
     let said = ask(&egress(vec![unable.proxy("http", "")], ""), "http://nowhere.invalid/").await.unwrap_err();
-    let through = format!("through http://127.0.0.1:{}", unable.port);
-    assert_eq!(said, format!("connect: nowhere.invalid:80: {through}: status 503: ERR_CONNECT_FAIL 111"));
+    assert_eq!(said, format!("proxy: http://127.0.0.1:{}: status 503: ERR_CONNECT_FAIL 111", unable.port));
 }
 
 /// A dead proxy is passed over, and the next requests do not meet it; when it is the only one, the error names it.
@@ -241,4 +241,23 @@ async fn a_proxy_out_of_order_is_a_fresh_connection_that_failed() {
     assert_eq!(err.token(), "destination_unavailable");
     let err = list.probe(&url, Duration::from_secs(3)).await.unwrap_err();
     assert!(matches!(err, Error::Proxy { .. }), "{err:?}");
+}
+
+/// What a proxy says to one request is said of that request alone: nothing is out of reach for it, whatever else the
+/// other ways came to.
+#[tokio::test]
+async fn a_denied_request_is_not_an_upstream_out_of_reach() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let denied = "HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\nContent-Length: 0\r\n\r\n";
+    let proxy = Server::start(denied).await;
+    let dead = Entry::parse(&format!("http://{gone}")).unwrap();
+    for entries in [vec![proxy.proxy("http", "")], vec![dead, proxy.proxy("http", "")]] {
+        let list = egress(entries, "");
+        let url = Url::parse("http://nowhere.invalid/").unwrap();
+        let err = list.get(&url, &HeaderMap::new(), None).await.unwrap_err();
+        assert!(matches!(err, Error::Denied { status: 403, .. }), "{err:?}");
+        assert!(!err.is_unreachable() && !err.is_of_a_fresh_connection());
+        assert_eq!(err.token(), "http_request_denied");
+    }
+    assert_eq!(proxy.heads().len(), 2);
 }
