@@ -241,7 +241,6 @@ impl Server {
         match timeout(limit, asked).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(socks::Failure::Proxy(reason))) => Err(Miss::Dead(self.dead(reason))),
-            Ok(Err(socks::Failure::Refused(reason))) => Err(self.unable(to, reason, true)),
             Ok(Err(socks::Failure::Target(reason))) => Err(self.unable(to, &reason, false)),
             // One that has greeted us works; it is the target that is silent.
             Err(_) if has_spoken.load(Ordering::Relaxed) => {

@@ -24,9 +24,7 @@ use crate::net::target::{Host, Target};
 pub(super) enum Failure {
     /// The proxy is not what it should be, or does not let us in.
     Proxy(String),
-    /// It does not want to lead there.
-    Refused(&'static str),
-    /// It could not reach the target.
+    /// It could not reach the target, or may not.
     Target(String),
 }
 
@@ -76,13 +74,13 @@ fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
         // Some close the connection instead of saying that they could not reach the target.
         SocksError::Io(err) if has_spoken => Failure::Target(closed(err)),
         SocksError::Io(err) => Failure::Proxy(closed(err)),
-        SocksError::ConnectionNotAllowedByRuleset => Failure::Refused("not allowed by its rules"),
+        SocksError::ConnectionNotAllowedByRuleset => target("not allowed by its rules"),
         SocksError::GeneralSocksServerFailure => target("general failure"),
         SocksError::NetworkUnreachable => target("network unreachable from there"),
         SocksError::HostUnreachable => target("host unreachable from there"),
         SocksError::ConnectionRefused => target("connection refused"),
         SocksError::TtlExpired => target("no answer from there"),
-        SocksError::CommandNotSupported => Failure::Refused("it does not connect for others"),
+        SocksError::CommandNotSupported => target("it does not connect for others"),
         SocksError::AddressTypeNotSupported => target("it does not know this kind of address"),
         SocksError::InvalidTargetAddress(why) => target(why),
         SocksError::ParseError(_)
@@ -152,7 +150,7 @@ mod tests {
             (eof(), false, false, proxy("it closed the connection without an answer")),
             (eof(), false, true, target("it closed the connection without an answer")),
             (SocksError::HostUnreachable, false, true, target("host unreachable from there")),
-            (SocksError::ConnectionNotAllowedByRuleset, false, true, Failure::Refused("not allowed by its rules")),
+            (SocksError::ConnectionNotAllowedByRuleset, false, true, target("not allowed by its rules")),
         ] {
             assert_eq!(meaning(&err, has_password, has_spoken), expected);
         }
