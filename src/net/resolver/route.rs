@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use tokio::time::timeout;
 
 use crate::net::bootstrap::Bootstrap;
 use crate::net::dns::{self, Boxed, Reach, ServerConfig, Transport};
@@ -153,15 +152,8 @@ impl Route {
             let (bootstrap, host) = (Arc::clone(&self.ground.bootstrap), Host::parse(name));
             async move { bootstrap.addresses(&host).await }
         };
-        let opening = async {
-            match tls {
-                Some(tls) => self.ground.proxies.connect_tls(&target, resolve, tls, TLS_LIMIT).await,
-                None => self.ground.proxies.connect(&target, resolve).await,
-            }
-        };
-        let Ok(opened) = timeout(OPEN_LIMIT, opening).await else {
-            return Err(format!("no connection {} within {} s", self.words(server), OPEN_LIMIT.as_secs()));
-        };
+        let tls_with_limit = tls.map(|tls| (tls, TLS_LIMIT));
+        let opened = self.ground.proxies.connect_within(&target, resolve, tls_with_limit, OPEN_LIMIT).await;
         match opened {
             Ok(stream) => {
                 *self.fallen_back_until() = None;
