@@ -189,11 +189,10 @@ impl Server {
         let ask = async {
             let Ok(mut stream) = self.dial(None).await else { return false };
             match connect::connect(&mut stream, &itself, None).await {
-                Ok(()) => true,
+                Ok(()) | Err(connect::Failure::Early) => true,
                 // That is how servers of TLS answer somebody who speaks HTTP.
                 Err(connect::Failure::Status(status, _)) => status != 400,
                 Err(connect::Failure::NotHttp { .. } | connect::Failure::Odd(_) | connect::Failure::Broken(_)) => false,
-                Err(connect::Failure::Early) => true,
             }
         };
         timeout(PLAIN_CHECK_LIMIT, ask).await.unwrap_or(false)
