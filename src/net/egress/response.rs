@@ -89,9 +89,9 @@ pub(super) enum OfTheProxy {
 pub(super) fn of_the_proxy(status: StatusCode, headers: &HeaderMap) -> Option<OfTheProxy> {
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
         let said = format!("status {}", status.as_u16());
-        // A proxy that wants to know says how (RFC 9110, section 15.5.8). Without that it is the word of a target that
-        // has no business saying it; it is not passed on, and the proxy is not blamed for it.
-        let is_asked = headers.contains_key(PROXY_AUTHENTICATE);
+        // A proxy that wants to know says how (RFC 9110, section 15.5.8). One that came through the proxy without that is
+        // the word of a target that has no business saying it; it is not passed on, nor is the proxy blamed for it.
+        let is_asked = headers.contains_key(PROXY_AUTHENTICATE) || header_members(headers, "via") == 0;
         return Some(if is_asked { OfTheProxy::WhoAsks(said) } else { OfTheProxy::CouldNot(said) });
     }
     // No proxy knows that something does not exist.
@@ -144,7 +144,8 @@ mod tests {
             (200, "server", "tinyproxy/1.11.1", None),
             (404, "x-squid-error", "ERR_X", None),
             // Of a target behind a proxy that keeps such questions to itself.
-            (407, "server", "nginx", could_not("status 407")),
+            (407, "via", "1.1 office", could_not("status 407")),
+            (407, "server", "squid/5.7", who("status 407")),
             (401, "server", "tinyproxy/1.11.1", who("status 401")),
             (401, "server", "nginx", None),
             (403, "x-squid-error", "ERR_ACCESS_DENIED 0", could_not("status 403: ERR_ACCESS_DENIED 0")),
