@@ -78,6 +78,10 @@ fn judge(name: String, is_given_requests: bool, target: &str, answer: Result<Sta
             Check::new(STEP, name, Outcome::Pass, format!("leads to {target}"))
         }
         Err(egress::Error::Proxy { reason, .. }) => failed(name, reason),
+        Err(egress::Error::Denied { said, .. }) => {
+            let text = format!("does not lead to {target}: {said}");
+            Check::new(STEP, name, Outcome::Fail, text).hint(hints::of_tunnel(&said))
+        }
         Err(egress::Error::Connect { reason, .. }) => {
             let reason = reason.strip_prefix(&format!("through {name}: ")).unwrap_or(&reason);
             let text = format!("does not lead to {target}: {reason}");

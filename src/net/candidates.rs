@@ -8,6 +8,7 @@
 //! Invariant: as long as there is one candidate, there is somebody to ask; a cool-down never makes a request fail.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,10 @@ pub const PATIENCE: Duration = Duration::from_millis(700);
 pub const COOL_DOWN_MIN: Duration = Duration::from_secs(30);
 /// How long a dead candidate is left alone at most.
 pub const COOL_DOWN_MAX: Duration = Duration::from_secs(300);
+/// One silent for so long when its race is given up has had its chance.
+const CHANCE: Duration = Duration::from_millis(2500);
+/// One that did what it should so recently, and is slow now, is slow for this target.
+const PROVEN_FOR: Duration = Duration::from_secs(10);
 /// How long one request tries a candidate that has cooled down before others do so too.
 const TRIAL: Duration = Duration::from_secs(5);
 
@@ -71,18 +76,53 @@ struct State {
 pub struct Sign {
     clock: Clock,
     last: Arc<Mutex<Instant>>,
+    told: Arc<Told>,
+}
+
+/// What is known of a candidate that is being asked.
+#[derive(Debug, Default)]
+struct Told {
+    /// It has done something itself.
+    has_begun: AtomicBool,
+    /// What is waited for is not up to it.
+    is_waiting: AtomicBool,
+    /// It is not to be judged by a race that is given up.
+    is_spared: AtomicBool,
 }
 
 impl Sign {
     /// Makes one; silence begins now.
     pub(super) fn new(clock: Clock) -> Self {
         let last = Arc::new(Mutex::new(clock.steady()));
-        Self { clock, last }
+        Self { clock, last, told: Arc::default() }
     }
 
     /// Says that the candidate has just done something.
     pub fn give(&self) {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = self.clock.steady();
+    }
+
+    /// Says as [`Sign::give`] that the candidate has just done something, by which it has been reached itself.
+    pub fn has_begun(&self) {
+        self.told.has_begun.store(true, Ordering::Relaxed);
+        self.give();
+    }
+
+    /// Waits for something that is not up to the candidate, and for which it is not blamed.
+    ///
+    /// # Cancel safety
+    /// As that of `other`.
+    pub async fn waiting_for<T>(&self, other: impl Future<Output = T>) -> T {
+        self.told.is_waiting.store(true, Ordering::Relaxed);
+        let result = other.await;
+        self.told.is_waiting.store(false, Ordering::Relaxed);
+        self.give();
+        result
+    }
+
+    /// Says that nothing is to be learnt of the candidate if the race is given up: what it is asked may take long.
+    pub fn spare(&self) {
+        self.told.is_spared.store(true, Ordering::Relaxed);
     }
 
     fn silence(&self) -> Duration {
@@ -189,7 +229,7 @@ impl<T> Candidates<T> {
     /// What each of those asked said, in the order it was said.
     ///
     /// # Cancel safety
-    /// Dropping the future abandons all that were asked, and blames none.
+    /// Dropping the future abandons all that were asked, and blames those who were silent for long.
     pub async fn first<R, E, F, A>(&self, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
     where
         E: std::fmt::Display,
@@ -205,7 +245,7 @@ impl<T> Candidates<T> {
     /// What each of those asked said, in the order it was said.
     ///
     /// # Cancel safety
-    /// Dropping the future abandons all that were asked, and blames none.
+    /// Dropping the future abandons all that were asked, and blames those who were silent for long.
     pub async fn first_in<R, E, F, A>(&self, order: Vec<usize>, ask: F) -> Result<(usize, R), Vec<(usize, E)>>
     where
         E: std::fmt::Display,
@@ -214,14 +254,14 @@ impl<T> Candidates<T> {
     {
         let mut waiting = order.into_iter();
         let mut asked = FuturesUnordered::new();
-        let mut silent: Vec<Asked> = Vec::new();
+        let mut race = Race { of: self, silent: Vec::new() };
         let mut misses = Vec::new();
         loop {
             if let Some(index) = waiting.next() {
                 self.note_asked(index);
                 let sign = Sign::new(self.clock.clone());
                 let answer = ask(index, sign.clone());
-                silent.push(Asked { index, began: self.clock.steady(), sign });
+                race.silent.push(Asked { index, began: self.clock.steady(), sign });
                 asked.push(async move { (index, answer.await) });
             } else if asked.is_empty() {
                 return Err(misses);
@@ -229,13 +269,13 @@ impl<T> Candidates<T> {
             let has_next = waiting.len() > 0;
             loop {
                 // Nobody else is asked while one of those asked is getting on.
-                let silence = silent.iter().map(|one| one.sign.silence()).min().unwrap_or_default();
+                let silence = race.silent.iter().map(|one| one.sign.silence()).min().unwrap_or_default();
                 if has_next && silence >= PATIENCE {
                     break;
                 }
                 tokio::select! {
                     Some((index, result)) = asked.next() => {
-                        if let Some(answer) = self.note(index, result, &mut silent, &mut misses) {
+                        if let Some(answer) = self.note(index, result, &mut race.silent, &mut misses) {
                             return Ok((index, answer));
                         }
                         break;
@@ -261,7 +301,7 @@ impl<T> Candidates<T> {
         match result {
             Ok(answer) => {
                 self.note_good(index, took);
-                self.blame_the_silent(silent);
+                self.blame_the_silent(&std::mem::take(silent));
                 return Some(answer);
             }
             Err(Miss::Dead(error)) => {
@@ -281,8 +321,39 @@ impl<T> Candidates<T> {
             // Whoever was asked only just now, or was getting on, has had no chance.
             let silence = one.sign.silence();
             if silence >= PATIENCE {
-                let text = format!("silent for {} ms while another one answered", silence.as_millis());
-                self.note_dead(one.index, self.clock.steady().duration_since(one.began), text);
+                self.note_silent(one, format!("silent for {} ms while another one answered", silence.as_millis()));
+            }
+        }
+    }
+
+    /// Notes a silence. One that was well a moment ago, and has been reached, has a slow target; but not twice in a row.
+    fn note_silent(&self, one: &Asked, text: String) {
+        if one.sign.told.is_waiting.load(Ordering::Relaxed) {
+            return;
+        }
+        let took = self.clock.steady().duration_since(one.began);
+        if one.sign.told.has_begun.load(Ordering::Relaxed) && self.is_proven(one.index, PROVEN_FOR + took) {
+            self.note_unable(one.index, took, text);
+        } else {
+            self.note_dead(one.index, took, text);
+        }
+    }
+}
+
+/// Those who have been asked and have not answered yet. Dropped before there is an answer, it still tells who was silent
+/// for so long that whoever asks next need not find out again.
+struct Race<'a, T> {
+    of: &'a Candidates<T>,
+    silent: Vec<Asked>,
+}
+
+impl<T> Drop for Race<'_, T> {
+    fn drop(&mut self) {
+        for one in &self.silent {
+            let silence = one.sign.silence();
+            if silence >= CHANCE && !one.sign.told.is_spared.load(Ordering::Relaxed) {
+                let text = format!("no answer for {} s", (silence.as_secs_f64() * 10.0).round() / 10.0);
+                self.of.note_silent(one, text);
             }
         }
     }
@@ -362,6 +433,40 @@ mod tests {
         });
         assert_eq!(*asked.await.unwrap().1, "a");
         assert!(list.iter().skip(1).all(|(_, last)| last.is_none()));
+    }
+
+    /// Who is silent for long is noted also when nobody waits for the end; who waits for something else himself is not,
+    /// nor who was well a moment ago and has been reached, unless it happens again.
+    #[tokio::test]
+    async fn a_race_that_is_given_up_teaches() {
+        let given_up = async |list: &Candidates<&'static str>, after: Duration, does: fn(&Sign)| {
+            let asked = list.first_in(vec![0], async |_, sign| {
+                does(&sign);
+                sign.waiting_for(tokio::task::yield_now()).await;
+                list.clock.advance(after);
+                std::future::pending::<Result<(), Miss<String>>>().await
+            });
+            assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
+            list.iter().next().unwrap().1.map(|last| (last.failure, last.is_dead))
+        };
+        let said = |is_dead| Some((Some("no answer for 3 s".to_owned()), is_dead));
+        let long = Duration::from_secs(3);
+        assert_eq!(given_up(&three(), Duration::from_secs(1), |_| {}).await, None);
+        assert_eq!(given_up(&three(), long, |_| {}).await, said(true));
+        assert_eq!(given_up(&three(), long, Sign::spare).await, None);
+        let waits = |sign: &Sign| sign.told.is_waiting.store(true, Ordering::Relaxed);
+        let list = three();
+        let asked = list.first_in(vec![0], async |_, sign| {
+            waits(&sign);
+            list.clock.advance(long);
+            std::future::pending::<Result<(), Miss<String>>>().await
+        });
+        assert!(tokio::time::timeout(Duration::from_millis(1), asked).await.is_err());
+        assert!(list.iter().next().unwrap().1.is_none());
+        let list = three();
+        list.note_good(0, Duration::ZERO);
+        assert_eq!(given_up(&list, long, Sign::has_begun).await, said(false));
+        assert_eq!(given_up(&list, long, Sign::has_begun).await, said(true));
     }
 
     /// Of many requests, one tries the one that has cooled down; the others go on as before.

@@ -56,6 +56,24 @@ pub async fn first<T, R, E, A>(addresses: impl IntoIterator<Item = T>, attempt: 
 where
     A: Future<Output = Result<R, E>>,
 {
+    first_after(NEXT_ADDRESS_AFTER, addresses, attempt).await
+}
+
+/// Does as [`first`], each attempt staying alone for `stagger` before the next one starts.
+///
+/// # Errors
+/// The last error; none if there was no address to try.
+///
+/// # Cancel safety
+/// Dropping the future drops every attempt.
+pub async fn first_after<T, R, E, A>(
+    stagger: Duration,
+    addresses: impl IntoIterator<Item = T>,
+    attempt: impl Fn(T) -> A,
+) -> Result<R, Option<E>>
+where
+    A: Future<Output = Result<R, E>>,
+{
     let mut waiting = addresses.into_iter().take(ADDRESSES_MAX).peekable();
     let mut attempts = FuturesUnordered::new();
     let mut last = None;
@@ -72,7 +90,7 @@ where
                 Ok(good) => return Ok(good),
                 Err(err) => last = Some(err),
             },
-            () = sleep(NEXT_ADDRESS_AFTER), if has_next => {}
+            () = sleep(stagger), if has_next => {}
         }
     }
 }

@@ -8,8 +8,8 @@
 //! Requests for plain http are given to an HTTP proxy whole, with what proves to it who asks, so each way has a pool of
 //! its own for them.
 //!
-//! Invariants: credentials go to the origin they were given for and nowhere else, and a proxy's to that proxy; a
-//! redirect never leads from https to plain http; every wait has a limit.
+//! Invariants: credentials go to the origin they were given for and nowhere else, there not after a redirect has led away
+//! from it, and a proxy's to that proxy; a redirect never leads from https to plain http; every wait has a limit.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -185,30 +185,60 @@ impl Egress {
         headers: &HeaderMap,
         credentials: Option<&Credentials>,
     ) -> Result<Response, Error> {
+        // Each hop has its limits, and all of them together no more than one request.
+        self.get_within(url, headers, credentials, self.answer_limit()).await
+    }
+
+    async fn get_within(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        credentials: Option<&Credentials>,
+        limit: Duration,
+    ) -> Result<Response, Error> {
+        let first = self.get_once(url, headers, credentials).await?;
+        if !is_redirect(first.status) {
+            return Ok(first);
+        }
+        match timeout(limit, self.follow(url, first, headers, credentials)).await {
+            Ok(followed) => followed,
+            Err(_) => Err(Error::Elsewhere {
+                host: "other places".to_owned(),
+                reason: format!("no answer within {} s in all", limit.as_secs()),
+            }),
+        }
+    }
+
+    /// Follows the redirects that begin with `answer`, that of `url`, to the answer that is none.
+    async fn follow(
+        &self,
+        url: &Url,
+        mut answer: Response,
+        headers: &HeaderMap,
+        credentials: Option<&Credentials>,
+    ) -> Result<Response, Error> {
         let mut at = url.clone();
-        for hop in 0..=REDIRECTS_MAX {
-            let credentials = credentials.filter(|_| at.origin() == url.origin());
-            let response = self.get_once(&at, headers, credentials).await.map_err(|err| match hop {
-                0 => err,
+        let mut credentials = credentials;
+        for _ in 0..REDIRECTS_MAX {
+            at = redirected(&at, &answer.headers)?;
+            // Whoever comes back was sent by a stranger, to a path of the stranger's choice.
+            credentials = credentials.filter(|_| at.origin() == url.origin());
+            answer = self.get_once(&at, headers, credentials).await.map_err(|err| {
                 // The upstream itself can be reached: where it sent us is not its own state.
-                _ => Error::Elsewhere { host: at.host_str().unwrap_or_default().to_owned(), reason: err.to_string() },
+                Error::Elsewhere { host: at.host_str().unwrap_or_default().to_owned(), reason: err.to_string() }
             })?;
-            if !is_redirect(response.status) {
-                return Ok(response);
+            if !is_redirect(answer.status) {
+                return Ok(answer);
             }
-            let Some(location) = response.headers.get(LOCATION).and_then(|value| value.to_str().ok()) else {
-                return Err(Error::Redirect("no Location header".to_owned()));
-            };
-            let next = at.join(location).map_err(|err| Error::Redirect(format!("bad Location header: {err}")))?;
-            if at.scheme() == "https" && next.scheme() != "https" {
-                return Err(Error::Redirect(format!("from https to {}", next.scheme())));
-            }
-            if !matches!(next.scheme(), "http" | "https") {
-                return Err(Error::Redirect(format!("to {}:", next.scheme())));
-            }
-            at = next;
         }
         Err(Error::Redirect(format!("more than {REDIRECTS_MAX} in a row")))
+    }
+
+    /// Returns how long a request may take from its beginning to the end of the answer's head.
+    fn answer_limit(&self) -> Duration {
+        // The steps of connecting have limits of their own; this one is mostly about silence on a connection that is
+        // open already.
+        self.0.connector.route.proxies.connect_limit(false) + self.0.config.header_timeout
     }
 
     /// Finds out within `limit`, over a connection of its own, whether anything answers at `url`; any HTTP answer will
@@ -252,10 +282,7 @@ impl Egress {
                 return self.send_by_a_way(&pools, &request, &to).await;
             }
         }
-        // The steps of connecting have limits of their own; this one is mostly about silence on a connection that is
-        // open already.
-        let limit = self.0.connector.route.proxies.connect_limit(false) + self.0.config.header_timeout;
-        self.send(&pools.all, request, limit).await
+        self.send(&pools.all, request, self.answer_limit()).await
     }
 
     async fn send(&self, pool: &Pool, request: Request<Empty<Bytes>>, limit: Duration) -> Result<Response, Error> {
@@ -294,6 +321,28 @@ fn pool(connector: Connector) -> Pool {
 
 fn is_redirect(status: StatusCode) -> bool {
     matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
+
+/// Returns where an answer from `at` redirects to. A name and password in that address are left out: they are not ours to
+/// send, and would be shown.
+fn redirected(at: &Url, headers: &HeaderMap) -> Result<Url, Error> {
+    let Some(location) = headers.get(LOCATION) else {
+        return Err(Error::Redirect("no Location header".to_owned()));
+    };
+    // Some write names of files as they are.
+    let location = std::str::from_utf8(location.as_bytes())
+        .map_err(|_| Error::Redirect("bad Location header: neither ASCII nor UTF-8".to_owned()))?;
+    let mut next = at.join(location).map_err(|err| Error::Redirect(format!("bad Location header: {err}")))?;
+    if at.scheme() == "https" && next.scheme() != "https" {
+        return Err(Error::Redirect(format!("from https to {}", next.scheme())));
+    }
+    if !matches!(next.scheme(), "http" | "https") {
+        return Err(Error::Redirect(format!("to {}:", next.scheme())));
+    }
+    // Both fail only for addresses that cannot hold any.
+    let _ = next.set_username("");
+    let _ = next.set_password(None);
+    Ok(next)
 }
 
 fn classify(err: &ClientError) -> Error {

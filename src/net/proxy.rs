@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use http::HeaderValue;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use crate::check::{Check, Outcome};
 use crate::clock::Clock;
@@ -145,7 +146,7 @@ impl Proxies {
     /// What each of those asked said.
     ///
     /// # Cancel safety
-    /// Dropping the future closes every attempt, and blames nobody.
+    /// Dropping the future closes every attempt, and blames those who were silent for long.
     pub async fn connect<F, A>(&self, to: &Target, resolve: F) -> Result<Stream, Error>
     where
         F: Fn(&str) -> A + Sync,
@@ -161,7 +162,7 @@ impl Proxies {
     /// What each of those asked said.
     ///
     /// # Cancel safety
-    /// Dropping the future closes every attempt, and blames nobody.
+    /// Dropping the future closes every attempt, and blames those who were silent for long.
     pub async fn connect_tls<F, A>(
         &self,
         to: &Target,
@@ -174,6 +175,41 @@ impl Proxies {
         A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
     {
         self.open(to, &resolve, Some((tls, limit))).await
+    }
+
+    /// Does as [`Proxies::connect`], or with `tls` as [`Proxies::connect_tls`], within `limit` in all. When that has
+    /// passed, the error names the proxy that was silent.
+    ///
+    /// # Errors
+    /// What each of those asked said.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes every attempt.
+    pub async fn connect_within<F, A>(
+        &self,
+        to: &Target,
+        resolve: F,
+        tls: Finish<'_>,
+        limit: Duration,
+    ) -> Result<Stream, Error>
+    where
+        F: Fn(&str) -> A + Sync,
+        A: Future<Output = Result<Vec<IpAddr>, String>> + Send,
+    {
+        let began = self.clock.steady();
+        if let Ok(opened) = timeout(limit, self.open(to, &resolve, tls)).await {
+            return opened;
+        }
+        self.tell_changes();
+        let silent = self.ways.iter().find_map(|(way, last)| {
+            let last = last.filter(|last| last.is_dead && last.at >= began)?;
+            Some(Error::Proxy { proxy: way.name().to_owned(), reason: last.failure? })
+        });
+        Err(silent.unwrap_or_else(|| Error::Connect {
+            to: to.clone(),
+            reason: format!("no connection through {} within {} s", self.names().join(", else "), limit.as_secs_f32()),
+            is_refused: false,
+        }))
     }
 
     /// Opens a connection for requests for plain http at `to` by this `way` and no other. It leads to the proxy if that
@@ -199,7 +235,12 @@ impl Proxies {
         A: Future<Output = Result<R, Miss<E>>>,
     {
         let order = self.ways.order().into_iter().filter(|way| Some(*way) != without).collect();
-        let asked = self.ways.first_in(order, |way, _| ask(way)).await;
+        let asked = self.ways.first_in(order, |way, sign| {
+            // Its first word is the target's answer, which may take long.
+            sign.spare();
+            ask(way)
+        });
+        let asked = asked.await;
         self.tell_changes();
         asked.map(|(_, answer)| answer).map_err(|misses| misses.into_iter().map(|(_, error)| error).collect())
     }
@@ -259,10 +300,9 @@ impl Proxies {
         Error::Proxy { proxy: self.ways.item(way).name().to_owned(), reason: reason.into() }
     }
 
-    /// Returns the error of a proxy that could not do what a request for plain http asks.
-    pub(super) fn could_not(&self, way: usize, to: &Target, said: &str) -> Error {
-        let reason = format!("through {}: {said}", self.ways.item(way).name());
-        Error::Connect { to: to.clone(), reason, is_refused: false }
+    /// Returns the name of this way, without anything secret.
+    pub(super) fn name(&self, way: usize) -> String {
+        self.ways.item(way).name().to_owned()
     }
 
     /// Returns the time by the clock that the proxies are timed with.
@@ -322,15 +362,14 @@ impl Proxies {
     {
         let server = match self.ways.item(way) {
             Way::Direct => {
-                let addresses = look_up(to, resolve, found).await.map_err(Miss::Unable)?;
-                sign.give();
+                let addresses = sign.waiting_for(look_up(to, resolve, found)).await.map_err(Miss::Unable)?;
                 return self.direct(to, addresses, finish).await.map_err(Miss::Unable);
             }
             Way::Server(server) if purpose == Use::Requests && server.is_http() => return server.reach(sign).await,
             Way::Server(server) => server,
         };
         let addresses = match server.config.kind {
-            Kind::Socks5 => look_up(to, resolve, found).await.map_err(Miss::Unable)?,
+            Kind::Socks5 => sign.waiting_for(look_up(to, resolve, found)).await.map_err(Miss::Unable)?,
             Kind::Http | Kind::Https | Kind::Socks5h => Vec::new(),
         };
         let stream = server.tunnel(to, &addresses, sign).await?;
@@ -364,7 +403,11 @@ impl Proxies {
             }
             match last.failure {
                 Some(reason) if last.is_dead => {
-                    log::warn!("proxy is out of order proxy={} reason={reason}", server.config.name);
+                    log::warn!(
+                        "proxy is out of order proxy={} reason={}",
+                        server.config.name,
+                        without_name(&reason, &server.config.name)
+                    );
                 }
                 Some(_) | None => log::info!("proxy works again proxy={}", server.config.name),
             }
@@ -389,6 +432,12 @@ impl Proxies {
         };
         self.ways.iter().filter_map(check).collect()
     }
+}
+
+/// Returns the reason of an error of this proxy without what says again whose it is.
+fn without_name<'a>(reason: &'a str, name: &str) -> &'a str {
+    let rest = reason.strip_prefix("proxy: ").and_then(|rest| rest.strip_prefix(name)?.strip_prefix(": "));
+    rest.unwrap_or(reason)
 }
 
 /// Looks up the target's addresses, once for all ways.

@@ -83,8 +83,23 @@ impl Trust {
         for path in extra {
             let failed = |reason: String| Error { path: path.clone(), reason };
             let certificates = read_certificates(path).map_err(failed)?;
+            let (mut added, mut unreadable) = (0_usize, Vec::new());
             for certificate in certificates {
-                roots.add(certificate).map_err(|err| failed(format!("a certificate in it cannot be used: {err}")))?;
+                match roots.add(certificate) {
+                    Ok(()) => added += 1,
+                    Err(err) => unreadable.push(err.to_string()),
+                }
+            }
+            // Bundles of old roots have some that nobody reads any more.
+            match unreadable.first() {
+                Some(err) if added == 0 => return Err(failed(format!("a certificate in it cannot be used: {err}"))),
+                Some(err) => {
+                    let (path, left_out) = (path.display(), unreadable.len());
+                    log::warn!(
+                        "certificates left out since they cannot be read file={path} count={left_out} reason={err}"
+                    );
+                }
+                None => {}
             }
         }
         let roots = Arc::new(roots);

@@ -144,6 +144,7 @@ impl UpstreamList {
                 if !upstream.reach.is_down() || upstream.reach.is_probed.swap(true, Ordering::SeqCst) {
                     return;
                 }
+                pause = FIRST_PROBE_AFTER;
             }
             sleep(pause).await;
             if egress.probe(base, PROBE_TIMEOUT).await.is_ok() {

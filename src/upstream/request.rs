@@ -47,13 +47,7 @@ impl UpstreamList {
                 if let Some(reason) = upstream.down_reason() {
                     return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
                 }
-                let network = |error: egress::Error| match error {
-                    // Asking again would only lead there again.
-                    egress::Error::Redirect(_) => {
-                        Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: error.to_string() }
-                    }
-                    _ => Failure::Network { upstream: Arc::clone(&upstream.name), error },
-                };
+                let network = |error: egress::Error| failure_of(upstream, error);
                 let url = address(base, resource)
                     .map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
                 let response = egress.get(&url, &headers(ask), credentials.as_ref()).await.map_err(network)?;
@@ -61,6 +55,23 @@ impl UpstreamList {
                 read_answer(upstream, response, ask).await
             }
         }
+    }
+}
+
+/// Returns what an error on the way to `upstream` means.
+fn failure_of(upstream: &Upstream, error: egress::Error) -> Failure {
+    let name = Arc::clone(&upstream.name);
+    match error {
+        // Asking again would only lead there again.
+        egress::Error::Redirect(_) => Failure::Rejected { upstream: name, reason: error.to_string() },
+        // The proxy's policy, or what it makes of the request, is an answer to the request.
+        egress::Error::Denied { status: status @ 400..=499, .. } if !matches!(status, 408 | 425 | 429) => {
+            // What a proxy wants of Larder is not to be asked of Larder's client.
+            let status = if status == 407 { 403 } else { status };
+            let body = Bytes::from(format!("{name}: {error}\n"));
+            Failure::Refused { upstream: name, status, body }
+        }
+        _ => Failure::Network { upstream: name, error },
     }
 }
 
@@ -229,4 +240,31 @@ async fn open_in_folder(
         has_ranges: false,
         body: Body::File { file: Arc::new(file), offset, end: length },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Fallthrough;
+
+    /// What a proxy does not allow is a refusal, and what it could not do is trouble of one request: neither is "not
+    /// found", nor an upstream out of reach.
+    #[test]
+    fn a_proxys_answer_is_about_one_request() {
+        let upstream = Upstream::new(Source::Off, Fallthrough::Comma);
+        for (status, relayed) in [(403, Some(403)), (407, Some(403)), (413, Some(413)), (429, None), (503, None)] {
+            let said = format!("status {status}: ERR_X");
+            let failure = failure_of(&upstream, egress::Error::Denied { proxy: "http://p:1".to_owned(), status, said });
+            assert!(!failure.is_unreachable(), "{failure}");
+            match (failure, relayed) {
+                (Failure::Refused { status: got, body, .. }, Some(status_relayed)) => {
+                    assert_eq!(got, status_relayed);
+                    let text = String::from_utf8(body.to_vec()).unwrap();
+                    assert!(text.ends_with(&format!("proxy: http://p:1: status {status}: ERR_X\n")), "{text}");
+                }
+                (failure @ Failure::Network { .. }, None) => assert!(failure.is_transient()),
+                (failure, _) => panic!("{status}: {failure}"),
+            }
+        }
+    }
 }

@@ -26,6 +26,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// An HTTP proxy that works did not do what one request for plain http asks: it may not, or could not.
+    #[error("proxy: {proxy}: {said}")]
+    Denied {
+        /// Its name, without anything secret.
+        proxy: String,
+        /// The status of its answer.
+        status: u16,
+        /// That status, with its own words.
+        said: String,
+    },
     /// No connection to any address.
     #[error("connect: {host}: {reason}")]
     Connect {
@@ -76,7 +86,13 @@ impl Error {
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::HeaderTimeout(_) => true,
-            Self::Stalled(_) | Self::TooSlow(_) | Self::Ended(_) | Self::Elsewhere { .. } | Self::Redirect(_) => false,
+            // What a proxy says of one request says nothing of the others.
+            Self::Denied { .. }
+            | Self::Stalled(_)
+            | Self::TooSlow(_)
+            | Self::Ended(_)
+            | Self::Elsewhere { .. }
+            | Self::Redirect(_) => false,
         }
     }
 
@@ -84,7 +100,8 @@ impl Error {
     pub fn is_of_a_fresh_connection(&self) -> bool {
         match self {
             Self::Dns { .. } | Self::Proxy { .. } | Self::Connect { .. } | Self::Tls { .. } => true,
-            Self::HeaderTimeout(_)
+            Self::Denied { .. }
+            | Self::HeaderTimeout(_)
             | Self::Stalled(_)
             | Self::TooSlow(_)
             | Self::Ended(_)
@@ -99,6 +116,7 @@ impl Error {
             Self::Dns { .. } => "dns_error",
             // The next hop is then the proxy.
             Self::Proxy { .. } | Self::Connect { .. } | Self::Elsewhere { .. } => "destination_unavailable",
+            Self::Denied { .. } => "http_request_denied",
             Self::Tls { .. } => "tls_protocol_error",
             Self::HeaderTimeout(_) => "http_response_timeout",
             Self::Stalled(_) | Self::TooSlow(_) => "connection_read_timeout",

@@ -30,7 +30,7 @@ impl Egress {
         let mut failed = None;
         if self.0.trusts_ways && proxies.is_proven(preferred) {
             let began = proxies.now();
-            let result = self.send_by(pools, preferred, request, to).await;
+            let result = self.send_by(pools, preferred, request).await;
             proxies.note(preferred, proxies.now().duration_since(began), &result);
             match result.map_err(Miss::into_inner) {
                 Ok(response) => return Ok(response),
@@ -45,7 +45,7 @@ impl Egress {
         }
         let without = failed.as_ref().map(|_| preferred);
         let asked = proxies.first(without, |way| -> BoxFuture<'_, Result<Response, Miss<Error>>> {
-            Box::pin(self.send_by(pools, way, request, to))
+            Box::pin(self.send_by(pools, way, request))
         });
         asked.await.map_err(|errors| together(failed.into_iter().chain(errors)))
     }
@@ -56,7 +56,6 @@ impl Egress {
         pools: &Pools,
         way: usize,
         request: &Request<Empty<Bytes>>,
-        to: &Target,
     ) -> Result<Response, Miss<Error>> {
         let proxies = &self.0.connector.route.proxies;
         let is_taken = proxies.takes_requests(way);
@@ -73,7 +72,10 @@ impl Egress {
                 Ok(response) if is_taken => match of_the_proxy(response.status, &response.headers) {
                     None => Ok(response),
                     Some(OfTheProxy::WhoAsks(said)) => dead(proxies.not_let_in(way, &said)),
-                    Some(OfTheProxy::CouldNot(said)) => Err(Miss::Unable(proxies.could_not(way, to, &said).into())),
+                    Some(OfTheProxy::CouldNot(said)) => {
+                        let (proxy, status) = (proxies.name(way), response.status.as_u16());
+                        Err(Miss::Unable(Error::Denied { proxy, status, said }))
+                    }
                 },
                 Ok(response) => Ok(response),
                 // A connection that was kept may have been closed at that moment.
@@ -92,11 +94,25 @@ impl Egress {
     }
 }
 
-/// Makes one error of what several ways said: what was found out about the target counts more than what is wrong with a
-/// proxy.
+/// Makes one error of what several ways said: an answer to the request counts more than what was found out about the
+/// target, and that more than what is wrong with a proxy.
 fn together(errors: impl Iterator<Item = Error>) -> Error {
     let mut errors: Vec<Error> = errors.collect();
-    let first = errors.iter().position(|error| !matches!(error, Error::Proxy { .. })).unwrap_or_default();
+    let weight = |error: &Error| match error {
+        Error::Denied { .. } => 2,
+        Error::Proxy { .. } => 0,
+        Error::Dns { .. }
+        | Error::Connect { .. }
+        | Error::Tls { .. }
+        | Error::HeaderTimeout(_)
+        | Error::Stalled(_)
+        | Error::TooSlow(_)
+        | Error::Ended(_)
+        | Error::Elsewhere { .. }
+        | Error::Redirect(_) => 1,
+    };
+    let heaviest = errors.iter().map(weight).max().unwrap_or_default();
+    let first = errors.iter().position(|error| weight(error) == heaviest).unwrap_or_default();
     if errors.is_empty() {
         return Error::Ended("no way to try".to_owned());
     }
@@ -107,6 +123,7 @@ fn together(errors: impl Iterator<Item = Error>) -> Error {
             | Error::Connect { reason, .. }
             | Error::Tls { reason, .. }
             | Error::Proxy { reason, .. }
+            | Error::Denied { said: reason, .. }
             | Error::Ended(reason) => *reason = format!("{reason}; {other}"),
             Error::HeaderTimeout(_)
             | Error::Stalled(_)

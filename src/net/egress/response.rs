@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::PROXY_AUTHENTICATE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -87,7 +88,11 @@ pub(super) enum OfTheProxy {
 /// by status 407, by `Proxy-Status` (RFC 9209), and by what squid and tinyproxy write.
 pub(super) fn of_the_proxy(status: StatusCode, headers: &HeaderMap) -> Option<OfTheProxy> {
     if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-        return Some(OfTheProxy::WhoAsks(format!("status {}", status.as_u16())));
+        let said = format!("status {}", status.as_u16());
+        // A proxy that wants to know says how (RFC 9110, section 15.5.8). One that came through the proxy without that is
+        // the word of a target that has no business saying it; it is not passed on, nor is the proxy blamed for it.
+        let is_asked = headers.contains_key(PROXY_AUTHENTICATE) || header_members(headers, "via") == 0;
+        return Some(if is_asked { OfTheProxy::WhoAsks(said) } else { OfTheProxy::CouldNot(said) });
     }
     // No proxy knows that something does not exist.
     if status.as_u16() < 400 || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
@@ -98,12 +103,31 @@ pub(super) fn of_the_proxy(status: StatusCode, headers: &HeaderMap) -> Option<Of
     if is_tinyproxy && status == StatusCode::UNAUTHORIZED {
         return Some(OfTheProxy::WhoAsks("status 401".to_owned()));
     }
-    let error = header("x-squid-error").or_else(|| header("proxy-status").filter(|status| status.contains("error=")));
+    // What came through somebody before the proxy is not the proxy's own: there is a second one, as a reverse proxy of
+    // the target's, and the proxy has added itself.
+    if header_members(headers, "via") > 1 {
+        return None;
+    }
+    let is_squid = header("server").is_none_or(|server| server.to_ascii_lowercase().starts_with("squid"));
+    let squid_error = header("x-squid-error").filter(|_| is_squid);
+    // The last member is of whoever is nearest (RFC 9209, section 2).
+    let nearest = || headers.get_all("proxy-status").iter().next_back().and_then(|value| value.to_str().ok());
+    let status_error = || {
+        let member = nearest()?.rsplit(',').next()?.trim();
+        (member.contains("error=") && !member.contains("received-status=")).then_some(member)
+    };
+    let error = squid_error.or_else(status_error);
     if error.is_none() && !is_tinyproxy {
         return None;
     }
     let words = error.map(|error| format!(": {}", error.chars().take(WORDS_CHARS_MAX).collect::<String>()));
     Some(OfTheProxy::CouldNot(format!("status {}{}", status.as_u16(), words.unwrap_or_default())))
+}
+
+/// Returns how many members a header that is a list has.
+fn header_members(headers: &HeaderMap, name: &str) -> usize {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter(|member| !member.trim().is_empty()).count()
 }
 
 #[cfg(test)]
@@ -116,8 +140,11 @@ mod tests {
         let who = |text: &str| Some(OfTheProxy::WhoAsks(text.to_owned()));
         let could_not = |text: &str| Some(OfTheProxy::CouldNot(text.to_owned()));
         for (status, name, value, expected) in [
+            (407, "proxy-authenticate", "Basic realm=x", who("status 407")),
             (200, "server", "tinyproxy/1.11.1", None),
             (404, "x-squid-error", "ERR_X", None),
+            // Of a target behind a proxy that keeps such questions to itself.
+            (407, "via", "1.1 office", could_not("status 407")),
             (407, "server", "squid/5.7", who("status 407")),
             (401, "server", "tinyproxy/1.11.1", who("status 401")),
             (401, "server", "nginx", None),
@@ -129,6 +156,22 @@ mod tests {
         ] {
             let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
             assert_eq!(of_the_proxy(StatusCode::from_u16(status).unwrap(), &headers), expected, "{status} {value}");
+        }
+        // What the target's own proxies say is the target's.
+        for of_the_target in [
+            &[("x-squid-error", "ERR_ACCESS_DENIED 0"), ("via", "1.1 front (squid/5.7), 1.1 office (squid/5.7)")][..],
+            &[("x-squid-error", "ERR_ACCESS_DENIED 0"), ("server", "cdn")],
+            &[("proxy-status", "cdn; error=http_request_denied"), ("via", "1.1 cdn"), ("via", "1.1 office")],
+            &[("proxy-status", "cdn; error=http_request_denied, office; received-status=403")],
+        ] {
+            let header = |(name, value): &(&'static str, &str)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::try_from(*value).unwrap())
+            };
+            let mut headers = HeaderMap::new();
+            for (name, value) in of_the_target.iter().map(header) {
+                headers.append(name, value);
+            }
+            assert_eq!(of_the_proxy(StatusCode::FORBIDDEN, &headers), None, "{of_the_target:?}");
         }
     }
 }

@@ -70,7 +70,8 @@ async fn serve(
 }
 
 const GOOD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
-const WHO: &str = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+const WHO: &str =
+    "HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=x\r\nContent-Length: 0\r\n\r\n";
 
 /// Instead of an answer: the connection ends, or nothing comes.
 const CLOSES: &str = "closes";
@@ -206,8 +207,7 @@ async fn a_proxy_that_cannot_reach_the_target() {
     }
     assert_eq!((unable.heads().len(), good.heads().len()), (2, 2));
     let said = ask(&egress(vec![unable.proxy("http", "")], ""), "http://nowhere.invalid/").await.unwrap_err();
-    let through = format!("through http://127.0.0.1:{}", unable.port);
-    assert_eq!(said, format!("connect: nowhere.invalid:80: {through}: status 503: ERR_CONNECT_FAIL 111"));
+    assert_eq!(said, format!("proxy: http://127.0.0.1:{}: status 503: ERR_CONNECT_FAIL 111", unable.port));
 }
 
 /// A dead proxy is passed over, and the next requests do not meet it; when it is the only one, the error names it.
@@ -241,4 +241,79 @@ async fn a_proxy_out_of_order_is_a_fresh_connection_that_failed() {
     assert_eq!(err.token(), "destination_unavailable");
     let err = list.probe(&url, Duration::from_secs(3)).await.unwrap_err();
     assert!(matches!(err, Error::Proxy { .. }), "{err:?}");
+}
+
+/// What a proxy says to one request is said of that request alone: nothing is out of reach for it, whatever else the
+/// other ways came to.
+#[tokio::test]
+async fn a_denied_request_is_not_an_upstream_out_of_reach() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let denied = "HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_ACCESS_DENIED 0\r\nContent-Length: 0\r\n\r\n";
+    let proxy = Server::start(denied).await;
+    let dead = Entry::parse(&format!("http://{gone}")).unwrap();
+    for entries in [vec![proxy.proxy("http", "")], vec![dead, proxy.proxy("http", "")]] {
+        let list = egress(entries, "");
+        let url = Url::parse("http://nowhere.invalid/").unwrap();
+        let err = list.get(&url, &HeaderMap::new(), None).await.unwrap_err();
+        assert!(matches!(err, Error::Denied { status: 403, .. }), "{err:?}");
+        assert!(!err.is_unreachable() && !err.is_of_a_fresh_connection());
+        assert_eq!(err.token(), "http_request_denied");
+    }
+    assert_eq!(proxy.heads().len(), 2);
+}
+
+fn redirect(to: &str) -> String {
+    format!("HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n")
+}
+
+/// Once a redirect has led away from an upstream, its credentials are not sent any more, also not when another one leads
+/// back; a name and password in a Location are sent to nobody.
+#[tokio::test]
+async fn credentials_do_not_come_back() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stranger = Server::start(redirect(&format!("http://u:p@127.0.0.1:{port}/stolen"))).await;
+    // The upstream sends every path away but the one it is sent back to.
+    let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (seen, away) = (Arc::clone(&heads), redirect(&format!("http://127.0.0.1:{}/", stranger.port)));
+    Tasks::new().spawn("upstream", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap().to_lowercase();
+            let answer = if head.starts_with("get /stolen") { GOOD } else { &away };
+            stream.write_all(answer.replace("Length: ", "Length:").as_bytes()).await.unwrap();
+            seen.lock().unwrap().push(head);
+        }
+    });
+    let url = format!("http://127.0.0.1:{port}/");
+    assert_eq!(ask(&egress(Vec::new(), ""), &url).await.as_deref(), Ok("200 hi"));
+    let (heads, strange) = (heads.lock().unwrap().clone(), stranger.heads());
+    assert!(heads[0].contains("\r\nauthorization: bearer of-the-upstream\r\n"), "{heads:?}");
+    assert!(heads.len() == 2 && !heads[1].contains("authorization"), "{heads:?}");
+    assert!(strange.len() == 1 && !strange[0].contains("authorization"), "{strange:?}");
+}
+
+/// All hops of one request together take no longer than one request may.
+#[tokio::test]
+async fn redirects_share_one_limit() {
+    let at = Url::parse("http://a.example/x/").unwrap();
+    let to = |location: &[u8]| {
+        let value = http::HeaderValue::from_bytes(location).unwrap();
+        redirected(&at, &HeaderMap::from_iter([(LOCATION, value)])).map(String::from).map_err(|err| err.to_string())
+    };
+    assert_eq!(to("b/ä".as_bytes()).as_deref(), Ok("http://a.example/x/b/%C3%A4"));
+    assert_eq!(to(b"https://u:p@b.example/").as_deref(), Ok("https://b.example/"));
+    assert_eq!(to(b"\xff"), Err("redirect: bad Location header: neither ASCII nor UTF-8".to_owned()));
+    assert_eq!(to(b"ftp://b.example/"), Err("redirect: to ftp:".to_owned()));
+
+    let slow = Server::start(redirect("/again")).await;
+    *slow.delay.lock().unwrap() = Duration::from_millis(400);
+    let (list, limit) = (egress(Vec::new(), ""), Duration::from_secs(1));
+    let url = Url::parse(&format!("http://127.0.0.1:{}/", slow.port)).unwrap();
+    let err = list.get_within(&url, &HeaderMap::new(), None, limit).await.unwrap_err();
+    assert_eq!(err.to_string(), "redirected to other places: no answer within 1 s in all");
+    assert!(slow.heads().len() <= 4);
 }

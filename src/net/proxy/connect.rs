@@ -31,6 +31,8 @@ pub(super) enum Failure {
     Status(u16, String),
     /// What it answered is not HTTP; whether it looks like TLS.
     NotHttp { is_tls: bool },
+    /// It promised a tunnel, and something came through it at once, which neither TLS nor DNS does.
+    Early,
     /// Its answer is of no use.
     Odd(&'static str),
     /// The connection broke.
@@ -73,7 +75,7 @@ pub(super) async fn connect(
             if answer.is_empty() {
                 return Ok(());
             }
-            return Err(Failure::Odd("it sent something before the tunnel was used"));
+            return Err(Failure::Early);
         }
     }
 }
@@ -121,6 +123,7 @@ mod tests {
             Ok(None) => "more".to_owned(),
             Err(Failure::Status(status, reason)) => format!("{status} {reason}"),
             Err(Failure::NotHttp { is_tls }) => format!("not http {is_tls}"),
+            Err(Failure::Early) => "early".to_owned(),
             Err(Failure::Odd(text)) => text.to_owned(),
             Err(Failure::Broken(err)) => err.to_string(),
         };

@@ -22,7 +22,7 @@ pub enum Error {
         to: Target,
         /// What was said, and through whom.
         reason: String,
-        /// Whether a proxy does not want to lead there, rather than having failed to.
+        /// Whether every way that was asked is an HTTP proxy that does not want to lead there, rather than having failed to.
         is_refused: bool,
     },
     /// The TLS handshake with the target failed.
@@ -51,7 +51,7 @@ pub(super) fn together(mut errors: Vec<Error>, to: &Target) -> Error {
         Error::Dns { .. } => 1,
         Error::Proxy { .. } => 0,
     };
-    let refused = errors.iter().any(|error| matches!(error, Error::Connect { is_refused: true, .. }));
+    let refused = errors.iter().all(|error| matches!(error, Error::Connect { is_refused: true, .. }));
     let heaviest = errors.iter().map(weight).max().unwrap_or_default();
     let Some(first) = errors.iter().position(|error| weight(error) == heaviest) else {
         return Error::Connect { to: to.clone(), reason: "no way to try".to_owned(), is_refused: false };
@@ -106,7 +106,15 @@ mod tests {
         ] {
             assert_eq!(together(errors, &to()).to_string(), expected);
         }
-        let both = together(vec![target("through x: gone", false), target("through y: no", true)], &to());
-        assert!(matches!(both, Error::Connect { is_refused: true, .. }));
+        // It is refused only if all who were asked said so: one that is merely down might have led there.
+        for (errors, expected) in [
+            (vec![target("through y: no", true)], true),
+            (vec![target("through x: no", true), target("through y: no", true)], true),
+            (vec![target("through x: gone", false), target("through y: no", true)], false),
+            (vec![proxy("p"), target("through y: no", true)], false),
+        ] {
+            let said = together(errors, &to());
+            assert!(matches!(said, Error::Connect { is_refused, .. } if is_refused == expected), "{said:?}");
+        }
     }
 }

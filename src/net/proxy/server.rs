@@ -7,8 +7,8 @@
 //! unless its address holds a password; once it has spoken TLS it is never used without.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -90,8 +90,8 @@ impl Server {
 
     /// Opens a connection to the proxy itself.
     pub(super) async fn reach(&self, sign: &Sign) -> Result<Stream, Miss<Error>> {
-        let stream = self.dial().await?;
-        sign.give();
+        let stream = self.dial(Some(sign)).await?;
+        sign.has_begun();
         if self.config.kind != Kind::Https || self.speaks.load(Ordering::Relaxed) == PLAIN {
             return Ok(stream);
         }
@@ -108,20 +108,32 @@ impl Server {
                 Err(Miss::Dead(self.dead(reason)))
             }
             Err(NoTls::Plain) => {
-                if self.speaks.swap(PLAIN, Ordering::Relaxed) != PLAIN {
-                    let name = &self.config.name;
-                    log::warn!("proxy speaks plain HTTP though its address says https://, and is used so proxy={name}");
+                match self.speaks.compare_exchange(UNKNOWN, PLAIN, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => {
+                        let name = &self.config.name;
+                        log::warn!(
+                            "proxy speaks plain HTTP though its address says https://, and is used so proxy={name}"
+                        );
+                    }
+                    Err(PLAIN) => {}
+                    // Another connection has spoken TLS with it meanwhile.
+                    Err(_) => return Err(Miss::Dead(self.dead("tls: it spoke TLS before, and does not now"))),
                 }
-                let stream = self.dial().await?;
+                let stream = self.dial(Some(sign)).await?;
                 sign.give();
                 Ok(stream)
             }
         }
     }
 
-    async fn dial(&self) -> Result<Stream, Miss<Error>> {
+    async fn dial(&self, sign: Option<&Sign>) -> Result<Stream, Miss<Error>> {
         let limit = self.limits.connect;
-        let found = self.bootstrap.addresses(&self.config.host).await;
+        // A slow look-up is not the proxy's silence.
+        let found = self.bootstrap.addresses(&self.config.host);
+        let found = match sign {
+            Some(sign) => sign.waiting_for(found).await,
+            None => found.await,
+        };
         let addresses = found.map_err(|reason| Miss::Dead(self.dead(format!("its name: {reason}"))))?;
         let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, self.config.port)).collect();
         match dial::connect(&addresses, limit).await {
@@ -175,9 +187,9 @@ impl Server {
     async fn is_plain(&self) -> bool {
         let itself = Target { host: self.config.host.clone(), port: self.config.port };
         let ask = async {
-            let Ok(mut stream) = self.dial().await else { return false };
+            let Ok(mut stream) = self.dial(None).await else { return false };
             match connect::connect(&mut stream, &itself, None).await {
-                Ok(()) => true,
+                Ok(()) | Err(connect::Failure::Early) => true,
                 // That is how servers of TLS answer somebody who speaks HTTP.
                 Err(connect::Failure::Status(status, _)) => status != 400,
                 Err(connect::Failure::NotHttp { .. } | connect::Failure::Odd(_) | connect::Failure::Broken(_)) => false,
@@ -194,8 +206,22 @@ impl Server {
             Kind::Socks5 => {
                 let at = |ip: &IpAddr| Target { host: Host::Address(*ip), port: to.port };
                 let targets: Vec<Target> = addresses.iter().map(at).collect();
-                let tried = dial::first(targets, |at| async move { self.socks(&at, to, sign).await }).await;
-                tried.map_err(|last| last.unwrap_or_else(|| self.unable(to, "the name has no address", false)))
+                // One address that it cannot reach says more than a tunnel too many that it does not want to open.
+                let unable = OnceLock::new();
+                let tunnel = async |at: Target| {
+                    let opened = self.socks(&at, to, sign).await;
+                    if let Err(Miss::Unable(error)) = &opened {
+                        unable.get_or_init(|| error.clone());
+                    }
+                    opened
+                };
+                // Each is a connection and a log-in at the proxy, so the next one is not hurried.
+                let tried = dial::first_after(PATIENCE, targets, tunnel).await;
+                tried.map_err(|last| match (unable.get(), last) {
+                    (Some(error), _) => Miss::Unable(error.clone()),
+                    (None, Some(last)) => last,
+                    (None, None) => self.unable(to, "the name has no address", false),
+                })
             }
         }
     }
@@ -227,6 +253,9 @@ impl Server {
                 }
                 dead(if is_tls { "it speaks TLS: write https://" } else { "it does not speak HTTP" }.to_owned())
             }
+            Ok(Err(connect::Failure::Early)) => {
+                Err(self.unable(to, "something came through before the tunnel was used", false))
+            }
             Ok(Err(connect::Failure::Odd(text))) => dead(text.to_owned()),
             Ok(Err(connect::Failure::Broken(err))) => dead(dial::plain(&err)),
         }
@@ -236,15 +265,14 @@ impl Server {
     async fn socks(&self, at: &Target, to: &Target, sign: &Sign) -> Result<Stream, Miss<Error>> {
         let stream = self.reach(sign).await?;
         let limit = self.limits.handshake;
-        let has_spoken = Arc::new(AtomicBool::new(false));
-        let asked = socks::connect(stream, at, self.config.credentials.as_ref(), sign, &has_spoken);
+        let said_bytes = Arc::new(AtomicUsize::new(0));
+        let asked = socks::connect(stream, at, self.config.credentials.as_ref(), sign, &said_bytes);
         match timeout(limit, asked).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(socks::Failure::Proxy(reason))) => Err(Miss::Dead(self.dead(reason))),
-            Ok(Err(socks::Failure::Refused(reason))) => Err(self.unable(to, reason, true)),
             Ok(Err(socks::Failure::Target(reason))) => Err(self.unable(to, &reason, false)),
             // One that has greeted us works; it is the target that is silent.
-            Err(_) if has_spoken.load(Ordering::Relaxed) => {
+            Err(_) if said_bytes.load(Ordering::Relaxed) > 0 => {
                 Err(self.unable(to, &format!("no answer within {} s", limit.as_secs()), false))
             }
             Err(_) => Err(Miss::Dead(self.dead(format!("no answer within {} s", limit.as_secs())))),

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,21 +24,19 @@ use crate::net::target::{Host, Target};
 pub(super) enum Failure {
     /// The proxy is not what it should be, or does not let us in.
     Proxy(String),
-    /// It does not want to lead there.
-    Refused(&'static str),
-    /// It could not reach the target.
+    /// It could not reach the target, or may not.
     Target(String),
 }
 
-/// Asks for a tunnel to `to`, by name if that is what it holds. `has_spoken` becomes true at the proxy's first byte.
+/// Asks for a tunnel to `to`, by name if that is what it holds. `said_bytes` counts what the proxy says.
 pub(super) async fn connect(
     stream: Stream,
     to: &Target,
     credentials: Option<&(String, Secret)>,
     sign: &Sign,
-    has_spoken: &Arc<AtomicBool>,
+    said_bytes: &Arc<AtomicUsize>,
 ) -> Result<Stream, Failure> {
-    let watched = Watched { stream, sign: sign.clone(), has_spoken: Arc::clone(has_spoken) };
+    let watched = Watched { stream, sign: sign.clone(), said_bytes: Arc::clone(said_bytes) };
     let connected = match (&to.host, credentials) {
         (Host::Address(address), None) => {
             Socks5Stream::connect_with_socket(watched, SocketAddr::new(*address, to.port)).await
@@ -55,11 +53,14 @@ pub(super) async fn connect(
     };
     match connected {
         Ok(stream) => Ok(stream.into_inner().stream),
-        Err(err) => Err(meaning(&err, credentials.is_some(), has_spoken.load(Ordering::Relaxed))),
+        Err(err) => Err(meaning(&err, credentials.is_some(), said_bytes.load(Ordering::Relaxed))),
     }
 }
 
-fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
+fn meaning(err: &SocksError, has_password: bool, said_bytes: usize) -> Failure {
+    let has_spoken = said_bytes > 0;
+    // The method takes two bytes, and what is said of the password two more; then comes the reply.
+    let has_agreed = said_bytes > if has_password { 4 } else { 2 };
     let proxy = |text: &str| Failure::Proxy(text.to_owned());
     let target = |text: &str| Failure::Target(text.to_owned());
     match err {
@@ -68,6 +69,8 @@ fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
         SocksError::NoAcceptableAuthMethods | SocksError::AuthorizationRequired => {
             proxy("it wants a user name and a password")
         }
+        // A reply code above those of RFC 1928 is read as this too; some say more about the target by it.
+        SocksError::UnknownAuthMethod if has_agreed => target("refused with a code of its own"),
         SocksError::UnknownAuthMethod => proxy("it answered something Larder does not know"),
         SocksError::InvalidAuthValues(_) => proxy("user name and password must have 1 to 255 bytes each"),
         SocksError::InvalidResponseVersion | SocksError::InvalidReservedByte | SocksError::UnknownAddressType => {
@@ -76,13 +79,13 @@ fn meaning(err: &SocksError, has_password: bool, has_spoken: bool) -> Failure {
         // Some close the connection instead of saying that they could not reach the target.
         SocksError::Io(err) if has_spoken => Failure::Target(closed(err)),
         SocksError::Io(err) => Failure::Proxy(closed(err)),
-        SocksError::ConnectionNotAllowedByRuleset => Failure::Refused("not allowed by its rules"),
+        SocksError::ConnectionNotAllowedByRuleset => target("not allowed by its rules"),
         SocksError::GeneralSocksServerFailure => target("general failure"),
         SocksError::NetworkUnreachable => target("network unreachable from there"),
         SocksError::HostUnreachable => target("host unreachable from there"),
         SocksError::ConnectionRefused => target("connection refused"),
         SocksError::TtlExpired => target("no answer from there"),
-        SocksError::CommandNotSupported => Failure::Refused("it does not connect for others"),
+        SocksError::CommandNotSupported => target("it does not connect for others"),
         SocksError::AddressTypeNotSupported => target("it does not know this kind of address"),
         SocksError::InvalidTargetAddress(why) => target(why),
         SocksError::ParseError(_)
@@ -104,7 +107,7 @@ fn closed(err: &io::Error) -> String {
 struct Watched {
     stream: Stream,
     sign: Sign,
-    has_spoken: Arc<AtomicBool>,
+    said_bytes: Arc<AtomicUsize>,
 }
 
 impl AsyncRead for Watched {
@@ -114,7 +117,7 @@ impl AsyncRead for Watched {
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.sign.give();
-            this.has_spoken.store(true, Ordering::Relaxed);
+            this.said_bytes.fetch_add(buf.filled().len() - before, Ordering::Relaxed);
         }
         read
     }
@@ -144,17 +147,20 @@ mod tests {
         let eof = || SocksError::Io(io::Error::new(io::ErrorKind::UnexpectedEof, "early eof"));
         let proxy = |text: &str| Failure::Proxy(text.to_owned());
         let target = |text: &str| Failure::Target(text.to_owned());
-        for (err, has_password, has_spoken, expected) in [
-            (SocksError::PasswordAuthFailure(1), true, true, proxy("wrong user name or password")),
-            (SocksError::NoAcceptableAuthMethods, false, true, proxy("it wants a user name and a password")),
-            (SocksError::NoAcceptableAuthMethods, true, true, proxy("it does not take a user name and a password")),
-            (SocksError::InvalidResponseVersion, false, true, proxy("it does not speak SOCKS5")),
-            (eof(), false, false, proxy("it closed the connection without an answer")),
-            (eof(), false, true, target("it closed the connection without an answer")),
-            (SocksError::HostUnreachable, false, true, target("host unreachable from there")),
-            (SocksError::ConnectionNotAllowedByRuleset, false, true, Failure::Refused("not allowed by its rules")),
+        for (err, has_password, said_bytes, expected) in [
+            (SocksError::PasswordAuthFailure(1), true, 4, proxy("wrong user name or password")),
+            (SocksError::NoAcceptableAuthMethods, false, 2, proxy("it wants a user name and a password")),
+            (SocksError::NoAcceptableAuthMethods, true, 4, proxy("it does not take a user name and a password")),
+            (SocksError::InvalidResponseVersion, false, 2, proxy("it does not speak SOCKS5")),
+            (SocksError::UnknownAuthMethod, false, 2, proxy("it answered something Larder does not know")),
+            (SocksError::UnknownAuthMethod, false, 6, target("refused with a code of its own")),
+            (SocksError::UnknownAuthMethod, true, 4, proxy("it answered something Larder does not know")),
+            (eof(), false, 0, proxy("it closed the connection without an answer")),
+            (eof(), false, 2, target("it closed the connection without an answer")),
+            (SocksError::HostUnreachable, false, 2, target("host unreachable from there")),
+            (SocksError::ConnectionNotAllowedByRuleset, false, 2, target("not allowed by its rules")),
         ] {
-            assert_eq!(meaning(&err, has_password, has_spoken), expected);
+            assert_eq!(meaning(&err, has_password, said_bytes), expected);
         }
     }
 }

@@ -345,3 +345,33 @@ async fn https_that_is_plain() {
     let said = ask(&proxies(vec![odd.entry("https", "")]), "a.example", port).await.unwrap_err();
     assert!(said.ends_with(": tls: the connection was closed during the handshake"), "{said}");
 }
+
+/// A proxy that stalls is blamed by its name also by somebody with less patience than its own limits.
+#[tokio::test]
+async fn a_stalled_proxy_is_named_within_a_shorter_limit() {
+    let stalled = Fake::start(Does::Stall).await;
+    let list = proxies(vec![stalled.entry("socks5h", "")]);
+    let to = Target { host: Host::parse("a.example"), port: 853 };
+    let resolve = |_: &str| std::future::ready(Ok(Vec::new()));
+    let limit = Duration::from_secs(3);
+    let said = list.connect_within(&to, resolve, None, limit).await.unwrap_err().to_string();
+    assert!(said.starts_with(&format!("proxy: socks5h://127.0.0.1:{}: no answer for ", stalled.port)), "{said}");
+    assert_eq!(list.checks()[0].outcome, Outcome::Fail);
+}
+
+/// While a SOCKS5 proxy waits for the target's addresses it is not blamed for the silence.
+#[tokio::test]
+async fn a_slow_look_up_is_not_the_proxys() {
+    let port = target().await;
+    let (stalled, slow) = (Fake::start(Does::Stall).await, Fake::start(Does::Socks(0)).await);
+    let good = Fake::start(OK).await;
+    let list = proxies(vec![stalled.entry("socks5h", ""), slow.entry("socks5", ""), good.entry("http", "")]);
+    let to = Target { host: Host::parse("a.example"), port };
+    let resolve = |_: &str| async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Ok(vec!["127.0.0.1".parse().unwrap()])
+    };
+    list.connect(&to, resolve).await.unwrap();
+    let outcomes: Vec<_> = list.checks().into_iter().map(|check| check.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Fail, Outcome::Skip, Outcome::Pass]);
+}

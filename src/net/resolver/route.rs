@@ -2,16 +2,15 @@
 //!
 //! Owns [`Route`], one per server. Called by `resolver` and, as a [`Reach`], by `dns`; calls `bootstrap` and `proxy`.
 //!
-//! Invariant: with [`Rule::Proxy`], nothing is ever sent directly. With [`Rule::Auto`], a server whose port the proxies
-//! do not lead to is reached directly from then on, and the log says so once.
+//! Invariant: with [`Rule::Proxy`], nothing is ever sent directly. With [`Rule::Auto`], a server whose port all the
+//! proxies refuse to lead to is reached directly for a while once that has worked, and the log says so; as soon as it
+//! works no more, the proxies are asked again.
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
-use tokio::time::timeout;
 
 use crate::net::bootstrap::Bootstrap;
 use crate::net::dns::{self, Boxed, Reach, ServerConfig, Transport};
@@ -25,6 +24,9 @@ const TLS_LIMIT: Duration = Duration::from_millis(2500);
 
 /// How long a connection through the proxies may take in all: less than a look-up, so that it is them who are named.
 const OPEN_LIMIT: Duration = Duration::from_secs(4);
+
+/// How long a server that the proxies refused is reached directly before they are asked again.
+const FALL_BACK_FOR: Duration = Duration::from_secs(30 * 60);
 
 /// Where a server's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,8 @@ pub(super) struct Ground {
 /// The way to one server.
 pub(super) struct Route {
     path: Path,
-    has_fallen_back: AtomicBool,
+    /// Until when the server is reached directly though it should not be.
+    fallen_back_until: Mutex<Option<Instant>>,
     ground: Arc<Ground>,
 }
 
@@ -71,7 +74,7 @@ impl Route {
             }
             Rule::Proxy => Path::Through,
         };
-        Self { path, has_fallen_back: AtomicBool::new(false), ground }
+        Self { path, fallen_back_until: Mutex::default(), ground }
     }
 
     /// Returns how the server is spoken to on this way.
@@ -95,7 +98,47 @@ impl Route {
     }
 
     fn path(&self) -> Path {
-        if self.has_fallen_back.load(Ordering::Relaxed) { Path::Directly } else { self.path }
+        if self.has_fallen_back() { Path::Directly } else { self.path }
+    }
+
+    fn fallen_back_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.fallen_back_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_fallen_back(&self) -> bool {
+        let until = *self.fallen_back_until();
+        until.is_some_and(|until| self.ground.proxies.now() < until)
+    }
+
+    /// Opens a connection to a server on the way it is reached now without a proxy.
+    async fn open_past(&self, server: &ServerConfig, tls: Option<&Arc<ClientConfig>>) -> Result<Stream, String> {
+        let opened = self.open_directly(server, tls).await;
+        if opened.is_err() && self.fallen_back_until().take().is_some() {
+            log::warn!(
+                "dns server is asked through the proxies again, since it cannot be reached directly dns={}",
+                server.name
+            );
+        }
+        opened
+    }
+
+    /// Opens a connection past the proxies, which have refused with `reason`.
+    async fn fall_back(
+        &self,
+        server: &ServerConfig,
+        tls: Option<&Arc<ClientConfig>>,
+        reason: String,
+    ) -> Result<Stream, String> {
+        match self.open_directly(server, tls).await {
+            Ok(stream) => {
+                let until = self.ground.proxies.now() + FALL_BACK_FOR;
+                if self.fallen_back_until().replace(until).is_none() {
+                    log::warn!("dns server is asked directly from now on dns={} reason={reason}", server.name);
+                }
+                Ok(stream)
+            }
+            Err(direct) => Err(format!("{reason}; directly: {direct}")),
+        }
     }
 
     async fn open_directly(&self, server: &ServerConfig, tls: Option<&Arc<ClientConfig>>) -> Result<Stream, String> {
@@ -109,24 +152,17 @@ impl Route {
             let (bootstrap, host) = (Arc::clone(&self.ground.bootstrap), Host::parse(name));
             async move { bootstrap.addresses(&host).await }
         };
-        let opening = async {
-            match tls {
-                Some(tls) => self.ground.proxies.connect_tls(&target, resolve, tls, TLS_LIMIT).await,
-                None => self.ground.proxies.connect(&target, resolve).await,
-            }
-        };
-        let Ok(opened) = timeout(OPEN_LIMIT, opening).await else {
-            return Err(format!("no connection {} within {} s", self.words(server), OPEN_LIMIT.as_secs()));
-        };
+        let tls_with_limit = tls.map(|tls| (tls, TLS_LIMIT));
+        let opened = self.ground.proxies.connect_within(&target, resolve, tls_with_limit, OPEN_LIMIT).await;
         match opened {
-            Ok(stream) => Ok(stream),
-            Err(proxy::Error::Connect { reason, is_refused: true, .. }) if self.ground.rule == Rule::Auto => {
-                if !self.has_fallen_back.swap(true, Ordering::Relaxed) {
-                    log::warn!("dns {} is asked directly from now on: {reason}", server.name);
-                }
-                self.open_directly(server, tls).await
+            Ok(stream) => {
+                *self.fallen_back_until() = None;
+                Ok(stream)
             }
-            Err(proxy::Error::Proxy { proxy, reason }) => Err(format!("proxy {proxy}: {reason}")),
+            Err(proxy::Error::Connect { reason, is_refused: true, .. }) if self.ground.rule == Rule::Auto => {
+                self.fall_back(server, tls, reason).await
+            }
+            Err(proxy::Error::Proxy { proxy, reason }) => Err(format!("proxy: {proxy}: {reason}")),
             Err(
                 proxy::Error::Dns { reason, .. }
                 | proxy::Error::Connect { reason, .. }
@@ -154,7 +190,7 @@ impl Reach for Route {
     ) -> Boxed<'a, Result<Stream, String>> {
         Box::pin(async move {
             match self.path() {
-                Path::Directly => self.open_directly(server, tls).await,
+                Path::Directly => self.open_past(server, tls).await,
                 Path::Through => self.open_through(server, tls).await,
                 Path::Nowhere(why) => Err(why.to_owned()),
             }

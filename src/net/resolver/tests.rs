@@ -2,14 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::route::{Ground, Route};
 use super::{Config, Resolver, Rule, ServerConfig, Transport};
 use crate::check::Outcome;
 use crate::clock::Clock;
 use crate::net::bootstrap::Bootstrap;
+use crate::net::dns::Reach as _;
 use crate::net::dns::testing::{Act, Came, Responder, code, records};
 use crate::net::proxy::{Entry, NoProxy, Proxies};
 use crate::net::target::Host;
@@ -136,6 +139,37 @@ async fn auto_falls_back() {
     }
     assert_eq!(scene.proxy.asked().len(), 1);
     assert_eq!(resolver.ways(), [format!("{name} directly")]);
+}
+
+/// The way past a proxy that refuses is taken only if it leads somewhere, and not for good.
+#[tokio::test]
+async fn falling_back_is_not_for_good() {
+    let scene = Scene::new("403 Forbidden").await;
+    let (trust, clock) = (Trust::load(&[]).unwrap(), Clock::system());
+    let bootstrap = Arc::new(Bootstrap::new(vec![scene.bootstrap.config(Transport::Udp)], &trust, clock.clone()));
+    let entry = Entry::parse(&format!("http://{}", scene.proxy.address)).unwrap();
+    let proxies = Proxies::new(vec![entry], NoProxy::default(), Arc::clone(&bootstrap), &trust, clock.clone());
+    let ground = Arc::new(Ground { rule: Rule::Auto, bootstrap, proxies: Arc::new(proxies) });
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let absent = ServerConfig { port: gone.port(), ..scene.server(Transport::Tcp) };
+    let route = Route::new(&absent, Arc::clone(&ground));
+    for asked in 1..3 {
+        let said = route.open(&absent, None).await.unwrap_err();
+        assert!(said.contains("CONNECT refused: status 403") && said.contains("; directly: "), "{said}");
+        assert_eq!(scene.proxy.asked().len(), asked);
+    }
+
+    let server = scene.server(Transport::Tcp);
+    let route = Route::new(&server, ground);
+    for asked in [3, 3, 4] {
+        if asked == 4 {
+            clock.advance(Duration::from_secs(30 * 60));
+        }
+        route.open(&server, None).await.unwrap();
+        assert_eq!(scene.proxy.asked().len(), asked);
+    }
+    assert!(route.words(&server) == "directly" && route.open(&absent, None).await.is_err());
+    assert!(route.words(&server).starts_with("through "), "the direct way works no more");
 }
 
 /// With the rule that everything goes through the proxy, nothing goes any other way, whatever happens.

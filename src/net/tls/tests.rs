@@ -32,12 +32,14 @@ fn file(content: &[u8]) -> tempfile::NamedTempFile {
 fn files_of_authorities() {
     let der = CertificateDer::from_pem_slice(AUTHORITY.as_bytes()).unwrap();
     let base = Trust::load(&[]).unwrap();
+    let broken = AUTHORITY.replace("MII", "MIJ");
+    // One that nobody can read does not take the others with it.
+    let old = format!("{broken}\n{AUTHORITY}");
     let comment = format!("# ours\n{AUTHORITY}\n{AUTHORITY}");
-    for (content, added) in [(AUTHORITY.as_bytes(), 1), (comment.as_bytes(), 2), (&der, 1)] {
+    for (content, added) in [(AUTHORITY.as_bytes(), 1), (comment.as_bytes(), 2), (&der, 1), (old.as_bytes(), 1)] {
         let with = base.with(&[file(content).path().to_owned()]).unwrap();
         assert_eq!(with.roots().len(), base.roots().len() + added);
     }
-    let broken = AUTHORITY.replace("MII", "MIJ");
     for (content, reason) in [
         ("", "no certificate in it"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "no certificate in it"),
