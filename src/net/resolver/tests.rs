@@ -146,7 +146,8 @@ async fn auto_falls_back() {
 async fn falling_back_is_not_for_good() {
     let scene = Scene::new("403 Forbidden").await;
     let (trust, clock) = (Trust::load(&[]).unwrap(), Clock::system());
-    let bootstrap = Arc::new(Bootstrap::new(vec![scene.bootstrap.config(Transport::Udp)], &trust, clock.clone()));
+    let known = vec![scene.bootstrap.config(Transport::Udp)];
+    let bootstrap = Arc::new(Bootstrap::new(known, &trust, Tasks::new(), clock.clone()));
     let entry = Entry::parse(&format!("http://{}", scene.proxy.address)).unwrap();
     let proxies = Proxies::new(vec![entry], NoProxy::default(), Arc::clone(&bootstrap), &trust, clock.clone());
     let ground = Arc::new(Ground { rule: Rule::Auto, bootstrap, proxies: Arc::new(proxies) });
