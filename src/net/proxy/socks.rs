@@ -98,7 +98,9 @@ fn meaning(err: &SocksError, has_password: bool, said_bytes: usize) -> Failure {
 
 fn closed(err: &io::Error) -> String {
     match err.kind() {
-        io::ErrorKind::UnexpectedEof => "it closed the connection without an answer".to_owned(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => {
+            "it closed the connection without an answer".to_owned()
+        }
         _ => crate::net::dial::plain(err),
     }
 }

@@ -78,7 +78,7 @@ fn a_proxy_that_is_unable_is_not_dead() {
     for code in [2, 3, 4, 5] {
         let (unable, well) = (Relay::with(Fault::Reply(code)), Relay::start());
         let proxies = format!("{},{}", unable.url("socks5"), well.url("socks5"));
-        let larder = to_https(&upstream).args(["-proxy", &proxies, "-retry-attempts", "1"]).run();
+        let larder = to_https(&upstream).args(["-proxy", &proxies, "-retry-attempts", "2"]).run();
         larder.get(MOD).expect(200);
         well.cut();
         unable.fault(Fault::None);
