@@ -39,8 +39,10 @@ fn look_at(name: &str, path: &Path, is_file: bool, report: &mut Report) {
         (Ok(_), None) if is_file => "no certificate in it".to_owned(),
         (Ok(_), None) => "no certificate in it under the name of its hash (`openssl rehash`)".to_owned(),
     };
-    let effect = "it takes the place of this machine's root certificates, so that none of them is believed";
-    report.warning(format!("{name}: {}: {why}: {effect}", path.display()));
+    report.warning(format!(
+        "{name}: {}: {why}; of no use, and yet it takes the place of this machine's root certificates",
+        path.display()
+    ));
 }
 
 #[cfg(test)]
