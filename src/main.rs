@@ -27,9 +27,10 @@ fn main() -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     let done = if invocation.command == Command::CheckConfig {
-        app::check_config(&loaded).map(|text| {
+        app::check_config(&loaded).and_then(|text| {
             print!("{text}");
-            ExitCode::SUCCESS
+            // What does not start is not in order, though nobody made a mistake.
+            loaded.into_supported().map(|_| ExitCode::SUCCESS)
         })
     } else {
         loaded.into_supported().and_then(|loaded| app::main(&loaded, &invocation))

@@ -82,7 +82,8 @@ mod tests {
         let expected = [
             concat!("larder ", env!("CARGO_PKG_VERSION")),
             "cache      /srv/larder",
-            "proxy      socks5://192.0.2.9, given addresses: names of upstreams are resolved here",
+            "proxy      socks5://192.0.2.9:1080, given addresses",
+            "names      of upstreams are looked up by the system's resolver, past the proxy: -dns or socks5h:// prevents it",
             "network    strict",
             "removes    what is unused longest, below 256.00 MB of free space",
             "listening  127.0.0.1:3000",

@@ -52,9 +52,10 @@ pub(super) fn network_mode(mode: NetworkMode) -> cache::NetworkMode {
 /// Returns a line for each upstream, with the way to it where that differs, and without secrets.
 pub(super) fn lines(config: &Config, way_out: &WayOut) -> Vec<String> {
     let public = config.upstreams.iter().zip(way_out.public());
-    let public = public.map(|(entry, egress)| format!("{}{}", entry.target, way_out::of_one(&entry.route, egress)));
+    let public = public
+        .map(|(entry, egress)| format!("{}{}", entry.target, way_out::of_one(&entry.target, &entry.route, egress)));
     let private = config.private_upstreams.iter().zip(way_out.private()).map(|(entry, egress)| {
-        format!("{} for {}{}", entry.target, entry.pattern, way_out::of_one(&entry.route, egress))
+        format!("{} for {}{}", entry.target, entry.pattern, way_out::of_one(&entry.target, &entry.route, egress))
     });
     public.chain(private).collect()
 }

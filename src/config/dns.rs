@@ -154,7 +154,7 @@ pub(super) fn print_list(servers: &[DnsServer]) -> String {
     if servers.is_empty() { SYSTEM.to_owned() } else { joined(servers) }
 }
 
-/// Reads `8.8.8.8:53`, `udp://…`, `tcp://…`, `https://host/dns-query`, `tls://host[:853]` or `quic://host[:853]`.
+/// Reads `8.8.8.8:53`, `udp://…`, `tcp://…`, `https://host[/dns-query]`, `tls://host[:853]` or `quic://host[:853]`.
 fn parse(text: &str) -> Result<DnsServer, String> {
     const EXPECTED: &str =
         "not a DNS server: write 8.8.8.8:53, udp://host, tcp://host, tls://host, quic://host or https://host/dns-query";
@@ -178,7 +178,13 @@ fn parse(text: &str) -> Result<DnsServer, String> {
         return Err(EXPECTED.to_owned());
     }
     let query = url.query().map_or_else(String::new, |query| format!("?{query}"));
-    let path = Secret::new(if is_https { format!("{}{query}", url.path()) } else { String::new() });
+    let path = match url.path() {
+        _ if !is_https => String::new(),
+        // Nobody answers DNS where the home page is; every provider has it here.
+        "" | "/" if query.is_empty() => USUAL_PATHS[0].to_owned(),
+        path => format!("{path}{query}"),
+    };
+    let path = Secret::new(path);
     Ok(DnsServer { transport, host, port: url.port().unwrap_or(port), path, number: None })
 }
 
@@ -205,6 +211,8 @@ mod tests {
             ("https://1.1.1.1:443/dns-query", "https://1.1.1.1/dns-query"),
             ("https://[2001:db8::1]:8443/dns-query", "https://[2001:db8::1]:8443/dns-query"),
             ("https://dns.example/resolve?key=s3cret", "https://dns.example/resolve?***"),
+            ("https://1.1.1.1", "https://1.1.1.1/dns-query"),
+            ("https://dns.example:8443/", "https://dns.example:8443/dns-query"),
             ("https://dns.example?s3cret", "https://dns.example/?***"),
             ("https://dns.example/s3cret", "https://dns.example/***"),
             ("https://dns.example/s3cret/dns-query", "https://dns.example/***"),

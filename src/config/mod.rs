@@ -26,6 +26,7 @@ mod duration;
 mod file;
 mod network;
 mod report;
+mod roots;
 mod route;
 mod settings;
 mod size;
@@ -148,6 +149,8 @@ pub struct Config {
     pub dns_ca: Vec<PathBuf>,
     /// Files with certificate authorities to trust beside the platform's.
     pub ca: Vec<PathBuf>,
+    /// Variables that take the place of the platform's certificate authorities, with their values.
+    pub platform_ca: Vec<(&'static str, PathBuf)>,
     /// Whether every request is logged.
     pub log_requests: bool,
     /// A level, or levels per module, in the syntax of `RUST_LOG`.
@@ -216,6 +219,7 @@ impl Config {
         for setting in SETTINGS {
             origins.push((setting, sources.settle(setting, &mut config, &mut report)));
         }
+        config.platform_ca = roots::look(environment, &mut report);
         let not_yet = config.not_yet(&origins);
         let routes = config.upstreams.iter_mut().map(|entry| &mut entry.route);
         let routes = routes.chain(config.private_upstreams.iter_mut().map(|entry| &mut entry.route));

@@ -199,7 +199,7 @@ fn mistake_of_each_kind() {
 /// Words, variables, and the source that is named.
 type DeferredCase = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
 
-/// What belongs to a later version stops the start, naming its source, but not `check-config`.
+/// What belongs to a later version stops the start, naming its source, and is nothing that `check-config` would only note.
 #[test]
 fn not_yet() {
     let yaml = [("c.yaml", "gosumdb: sum.example\n")];
@@ -211,7 +211,7 @@ fn not_yet() {
     for (words, variables, place) in cases {
         let expected = format!("{place}not yet supported by this version: ");
         let loaded = load(words, variables, &yaml).unwrap();
-        assert!(loaded.report(&[]).contains(&format!("note: {expected}")), "{}", loaded.report(&[]));
+        assert!(!loaded.report(&[]).ends_with("ok\n"), "{}", loaded.report(&[]));
         let text = loaded.into_supported().unwrap_err().to_string();
         assert!(text.contains(&expected), "{text}");
     }

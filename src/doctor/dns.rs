@@ -1,12 +1,16 @@
 //! Whether each DNS server answers, and what it says the upstream's address is.
 //!
-//! Called by `doctor`; calls `net::resolver`, which asks every server itself and past the cache.
+//! Called by `doctor`; calls `net::resolver`, which asks every server itself and past the cache, and `net::proxy`
+//! to see whether the system's answer leads anywhere: it is the one that is lied to.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::timeout;
+
 use super::{Way, hints};
 use crate::check::{Check, Outcome};
+use crate::net::proxy;
 use crate::net::resolver::Answer;
 use crate::net::target::Host;
 
@@ -15,6 +19,8 @@ const STEP: &str = "dns";
 const SLOW: Duration = Duration::from_secs(1);
 /// Who answers before any server is asked.
 const HOSTS_FILE: &str = "/etc/hosts";
+/// A connection that is not there within this time is felt as none.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 /// More addresses than this are not for reading.
 const ADDRESSES_SHOWN_MAX: usize = 4;
 
@@ -35,14 +41,49 @@ pub(super) async fn look(way: Way<'_>) -> Vec<Check> {
         return vec![Check::new(STEP, name, Outcome::Skip, text)];
     }
     if route.resolver.is_system() {
-        let answers = route.resolver.probe(name).await;
-        return answers.into_iter().map(|(server, answer)| judge(name, server, answer)).collect();
+        let (answers, is_reached) = tokio::join!(route.resolver.probe(name), is_reached(&way));
+        let doubt = hints::Circumstances::of(&way.target, route).doubt().filter(|_| !is_reached);
+        let judged = answers.into_iter().map(|(server, answer)| judge(name, server, answer));
+        return judged.map(|check| doubted(check, doubt.as_deref())).collect();
     }
     // What stands in the machine's own file is asked of nobody.
     let (looked_up, answers) = tokio::join!(route.resolver.lookup(name), route.resolver.probe(name));
     match looked_up {
         Ok(answer) if answer.source == HOSTS_FILE => vec![judge(name, HOSTS_FILE.to_owned(), Ok(answer))],
-        Ok(_) | Err(_) => answers.into_iter().map(|(server, answer)| judge(name, server, answer)).collect(),
+        looked_up => {
+            let is_answered = looked_up.is_ok();
+            let judged = answers.into_iter().map(|(server, answer)| {
+                let is_silent = answer.is_err();
+                let check = judge(name, server, answer);
+                // One that is out of order beside one that answers costs nobody anything but a moment.
+                if is_silent && is_answered { Check { outcome: Outcome::Warn, ..check } } else { check }
+            });
+            judged.collect()
+        }
+    }
+}
+
+/// Tells whether the address that was found leads to the upstream. What is wrong with a proxy itself proves nothing.
+async fn is_reached(way: &Way<'_>) -> bool {
+    let route = way.egress.route();
+    let resolve = |host: &str| {
+        let host = host.to_owned();
+        async move { route.resolver.lookup(&host).await.map(|answer| answer.addresses) }
+    };
+    match timeout(CONNECT_LIMIT, route.proxies.connect(&way.target, resolve)).await {
+        Ok(Ok(_) | Err(proxy::Error::Dns { .. } | proxy::Error::Proxy { .. } | proxy::Error::Tls { .. })) => true,
+        Ok(Err(proxy::Error::Connect { .. })) => false,
+        Err(_) => !route.proxies.is_direct(&way.target),
+    }
+}
+
+fn doubted(check: Check, doubt: Option<&str>) -> Check {
+    match doubt {
+        Some(doubt) if matches!(check.outcome, Outcome::Pass | Outcome::Warn) => {
+            let text = format!("{}, which does not lead there", check.text);
+            Check { outcome: Outcome::Warn, text, ..check }.hint(doubt)
+        }
+        Some(_) | None => check,
     }
 }
 

@@ -4,9 +4,71 @@
 //! words looked for here are those of `net::tls::explain`, `net::dial`, `net::proxy` and the DNS servers, and a test
 //! holds each fault of the table to its hint. Pure.
 
+use crate::net::egress::Route;
+use crate::net::proxy::{Entry, Kind};
+use crate::net::target::{Host, Target, is_local};
+
+/// What a hint has to know of the way to an upstream, so that it does not advise what is there or cannot help.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    /// Who finds its address.
+    finder: Finder,
+    /// Whether it is reached through a proxy.
+    is_proxied: bool,
+    /// Whether such a proxy is given addresses, and could be given names.
+    is_given_addresses: bool,
+    /// Whether it may be near, so that a proxy is only in the way.
+    is_near: bool,
+}
+
+/// Who finds an upstream's address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Finder {
+    /// It needs no finding, or a proxy does.
+    #[default]
+    Elsewhere,
+    /// The system's resolver, which is the one that is lied to.
+    System,
+    /// Servers of the user's choice.
+    Servers,
+}
+
+impl Circumstances {
+    /// Returns those of a way.
+    pub(super) fn of(to: &Target, route: &Route) -> Self {
+        let is_proxied = !route.proxies.is_direct(to);
+        let is_given_addresses = |entry: &Entry| matches!(entry, Entry::Server(server) if server.kind == Kind::Socks5);
+        let is_looked_up = matches!(&to.host, Host::Name(name) if name != "localhost")
+            && !(is_proxied && route.proxies.resolves_names());
+        Self {
+            finder: match is_looked_up {
+                false => Finder::Elsewhere,
+                true if route.resolver.is_system() => Finder::System,
+                true => Finder::Servers,
+            },
+            is_proxied,
+            is_given_addresses: is_proxied && route.proxies.entries().iter().any(is_given_addresses),
+            is_near: match &to.host {
+                Host::Address(address) => is_local(*address),
+                Host::Name(name) => !name.contains('.'),
+            },
+        }
+    }
+
+    /// Returns what to do about an address that may be false; nothing where somebody was asked who was chosen.
+    pub(super) fn doubt(self) -> Option<String> {
+        let other = if self.is_given_addresses { ", or write socks5h://, and the proxy looks the name up" } else { "" };
+        let text = "the address may be false, since the system's resolver gave it: name a DNS server that can be trusted \
+                    with -dns (tls://…)";
+        (self.finder == Finder::System).then(|| format!("{text}{other}"))
+    }
+}
+
 /// The faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    TooLong,
+    NotLedTo,
     NotTls,
     SpeaksTls,
     Unauthorised,
@@ -27,7 +89,8 @@ enum Fault {
 }
 
 /// Words, any of which tells a fault; the more telling ones first.
-const SIGNS: [(Fault, &[&str]); 16] = [
+const SIGNS: [(Fault, &[&str]); 18] = [
+    (Fault::TooLong, &["too long for udp"]),
     (Fault::NotTls, &["does not speak tls", "speaks plain http"]),
     (Fault::SpeaksTls, &["it speaks tls"]),
     (Fault::Unauthorised, &["user name", "password", "status 407", "who we are"]),
@@ -53,10 +116,8 @@ const SIGNS: [(Fault, &[&str]); 16] = [
         &["no such name", "no such host", "name or service not known", "no address associated", "name has no address"],
     ),
     (Fault::ServerFailed, &["servfail", "server failure", "temporary failure in name resolution"]),
-    (
-        Fault::RefusedThere,
-        &["connect refused", "not allowed by", "does not connect for", "refuses to answer", "status 403", "status 405"],
-    ),
+    (Fault::NotLedTo, &["connect refused", "not allowed by", "does not connect for", "status 403", "status 405"]),
+    (Fault::RefusedThere, &["refuses to answer"]),
     (Fault::NoWay, &["unreachable", "no route to host"]),
     (Fault::NothingThere, &["connection refused"]),
     (
@@ -96,9 +157,12 @@ pub(super) fn of_dns(reason: &str) -> String {
         Fault::Cut => "something on the way cuts TLS to that port: try https://, or another server",
         Fault::NoSuchName => "is the name spelt right? Else this server does not know it: ask another one with -dns",
         Fault::ServerFailed => "the server cannot find out: ask another one with -dns",
-        Fault::RefusedThere => {
-            "it does not answer this machine, or the proxy does not lead to it: another -dns, or -dns-route direct"
+        Fault::RefusedThere => "it does not answer this machine: another -dns",
+        Fault::NotLedTo => {
+            "the proxy does not lead to that port: https:// in -dns, on port 443, goes through most proxies; or the proxy \
+             has to allow it"
         }
+        Fault::TooLong => "TCP to that port is blocked: ask over tls:// or https://, or another server, with -dns",
         Fault::NoWay => return format!("{FIREWALL}; or ask a server that can be reached, with -dns"),
         Fault::NothingThere => "no DNS server listens there: see to address and port in -dns, or start it",
         Fault::Silent => {
@@ -126,7 +190,7 @@ pub(super) fn of_proxy(reason: &str) -> String {
         Fault::NoSuchName | Fault::ServerFailed | Fault::Blocked => {
             "see to the name in -proxy, or write the proxy's address; -dns-bootstrap finds its name"
         }
-        Fault::RefusedThere => {
+        Fault::NotLedTo | Fault::RefusedThere => {
             "the proxy has to allow it (host and port); or reach that upstream directly, with NO_PROXY"
         }
         Fault::NoWay => return format!("{FIREWALL}: there is no way to the proxy, or from it to the upstream"),
@@ -134,17 +198,22 @@ pub(super) fn of_proxy(reason: &str) -> String {
         Fault::Silent => {
             "it is down, hangs, or is of another kind than its URL in -proxy says; name another one behind it"
         }
-        Fault::WrongKind | Fault::Other => {
+        Fault::TooLong | Fault::WrongKind | Fault::Other => {
             "see to its URL in -proxy: kind (http, https, socks5, socks5h), host and port"
         }
     }
     .to_owned()
 }
 
+/// Tells whether what was said is that nothing was said.
+pub(super) fn is_silence(reason: &str) -> bool {
+    fault(reason) == Fault::Silent
+}
+
 /// Returns what to change when a proxy works and does not lead to an upstream.
-pub(super) fn of_tunnel(reason: &str) -> String {
+pub(super) fn of_tunnel(reason: &str, way: Circumstances) -> String {
     match fault(reason) {
-        Fault::RefusedThere => of_proxy(reason),
+        Fault::NotLedTo | Fault::RefusedThere => of_proxy(reason),
         Fault::NoSuchName | Fault::ServerFailed | Fault::Blocked => {
             "the proxy does not find the upstream's name: with socks5:// it is looked up here".to_owned()
         }
@@ -160,9 +229,14 @@ pub(super) fn of_tunnel(reason: &str) -> String {
         | Fault::NoWay
         | Fault::NothingThere
         | Fault::Silent
-        | Fault::Other => "the proxy works, but from there the upstream is not reached: is it up, and is its address \
-                           right? If it is near, reach it directly, with NO_PROXY"
-            .to_owned(),
+        | Fault::TooLong
+        | Fault::Other => way.doubt().map_or_else(
+            || {
+                let near = if way.is_near { " If it is near, reach it directly, with NO_PROXY" } else { "" };
+                format!("the proxy works, but from there the upstream is not reached: is it up, and is its address right?{near}")
+            },
+            |doubt| format!("the proxy works; {doubt}"),
+        ),
     }
 }
 
@@ -187,6 +261,8 @@ pub(super) fn of_tls(reason: &str) -> String {
         | Fault::NoSuchName
         | Fault::ServerFailed
         | Fault::RefusedThere
+        | Fault::NotLedTo
+        | Fault::TooLong
         | Fault::NoWay
         | Fault::NothingThere
         | Fault::Other => "see to the address in -upstream",
@@ -212,9 +288,12 @@ pub(super) fn of_upstream(reason: &str) -> String {
                           from dns (above) right?"
             .to_owned(),
         Fault::NoWay => format!("{FIREWALL}; if only a proxy leads out, name it with -proxy"),
-        Fault::RefusedThere => "the proxy has to allow it; or reach this upstream directly, with NO_PROXY".to_owned(),
+        Fault::NotLedTo | Fault::RefusedThere => {
+            "the proxy has to allow it; or reach this upstream directly, with NO_PROXY".to_owned()
+        }
         Fault::Unauthorised => of_proxy(reason),
         Fault::SpeaksTls
+        | Fault::TooLong
         | Fault::WrongKind
         | Fault::Blocked
         | Fault::UnknownAuthority
@@ -226,6 +305,47 @@ pub(super) fn of_upstream(reason: &str) -> String {
         | Fault::NoSuchName
         | Fault::ServerFailed
         | Fault::Other => of_tls(reason),
+    }
+}
+
+/// The same, where it is known which way that upstream is reached.
+pub(super) fn of_upstream_on(reason: &str, way: Circumstances) -> String {
+    let hint = of_upstream(reason);
+    if ["dns: ", "proxy: "].iter().any(|step| reason.starts_with(step)) {
+        return hint;
+    }
+    // A name that leads to this very machine was answered by a filter.
+    if way.finder != Finder::Elsewhere
+        && !way.is_proxied
+        && [": 127.", ": [::1]:"].iter().any(|home| reason.contains(home))
+    {
+        return "see to dns, above".to_owned();
+    }
+    let is_tls = reason.starts_with("tls: ");
+    let is_unreached = match fault(reason) {
+        Fault::Silent | Fault::Cut => true,
+        Fault::NoWay | Fault::NothingThere => !is_tls,
+        Fault::TooLong
+        | Fault::NotLedTo
+        | Fault::NotTls
+        | Fault::SpeaksTls
+        | Fault::Unauthorised
+        | Fault::UnknownAuthority
+        | Fault::Expired
+        | Fault::NotYetValid
+        | Fault::WrongName
+        | Fault::WrongKind
+        | Fault::Blocked
+        | Fault::NoSuchName
+        | Fault::ServerFailed
+        | Fault::RefusedThere
+        | Fault::Other => false,
+    };
+    match way.doubt().filter(|_| is_unreached) {
+        Some(doubt) if way.is_proxied => format!("{doubt}; and see to proxy, above"),
+        Some(doubt) => format!("{doubt}; or {hint}"),
+        None if way.is_proxied && is_unreached => "see to proxy, above".to_owned(),
+        None => hint,
     }
 }
 
@@ -271,6 +391,8 @@ mod tests {
             ("through http://192.0.2.1:3128: CONNECT refused: status 403 Forbidden", of_proxy, "allow"),
             ("it speaks plain HTTP, where anybody on the way could read the password", of_proxy, "write http://"),
             ("no DNS over HTTPS at this path: HTTP 404", of_dns, "path in -dns"),
+            ("the answer is too long for UDP, and over TCP: Connection refused", of_dns, "TCP to that port is blocked"),
+            ("through http://192.0.2.1:3128: CONNECT refused: status 403 Forbidden", of_dns, "https:// in -dns"),
             ("a.example: refuses to answer us (REFUSED)", of_dns, "another -dns"),
             ("no answer within 10 s", of_proxy, "hangs"),
             ("Connection refused (os error 111)", of_proxy, "start the proxy"),
@@ -284,6 +406,34 @@ mod tests {
             ("dns: system resolver: a.example: name or service not known", of_upstream, "another one with -dns"),
         ] {
             assert!(hint(reason).contains(word), "{reason}: {}", hint(reason));
+        }
+    }
+
+    /// No hint advises what is there already, or what cannot help; an address of doubtful origin is doubted.
+    #[test]
+    fn hints_fit_the_way() {
+        let lying = Circumstances { finder: Finder::System, ..Circumstances::default() };
+        let socks5 = Circumstances { is_proxied: true, is_given_addresses: true, ..lying };
+        let proxied = Circumstances { is_proxied: true, ..Circumstances::default() };
+        let near = Circumstances { is_near: true, ..proxied };
+        let unreached = "connect: a.example:443: 192.0.2.9:443: No route to host (os error 113)";
+        let home = "connect: a.example:443: 127.0.0.1:443: Connection refused (os error 111)";
+        let hung = "tls: a.example:443: through http://192.0.2.1:3128: no handshake within 5 s";
+        for (hint, words, never) in [
+            (of_upstream_on(unreached, lying), &["may be false", "-dns (tls", "-proxy"][..], "socks5h"),
+            (of_upstream_on(unreached, socks5), &["may be false", "-dns (tls", "socks5h://"], "-proxy"),
+            (
+                of_tunnel("host unreachable from there", socks5),
+                &["may be false", "-dns (tls", "socks5h://"],
+                "NO_PROXY",
+            ),
+            (of_tunnel("host unreachable from there", proxied), &["is it up"], "NO_PROXY"),
+            (of_tunnel("host unreachable from there", near), &["NO_PROXY"], "-dns"),
+            (of_upstream_on(hung, proxied), &["see to proxy, above"], "-proxy"),
+            (of_upstream_on(home, lying), &["see to dns, above"], "start it"),
+            (of_upstream_on(unreached, Circumstances::default()), &["ip route", "-proxy"], "-dns"),
+        ] {
+            assert!(words.iter().all(|word| hint.contains(word)) && !hint.contains(never), "{hint}");
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use url::Url;
 
+use super::hints::Circumstances;
 use super::words::span;
 use super::{Date, Found, Subject, Upstream, chain, hints};
 use crate::check::{Check, Outcome};
@@ -129,7 +130,7 @@ async fn tls_checks(name: &str, base: &Url, egress: &Egress, subject: &Subject, 
         }
         Ok(Err(proxy::Error::Tls { reason, .. })) => reason,
         Ok(Err(err @ (proxy::Error::Dns { .. } | proxy::Error::Connect { .. } | proxy::Error::Proxy { .. }))) => {
-            found.checks.push(unreachable(STEP, name, &err.to_string()).took(took));
+            found.checks.push(unreachable(STEP, name, &err.to_string(), (base, egress)).took(took));
             return Tls::NotReached;
         }
         Err(_) => {
@@ -152,7 +153,7 @@ async fn tls_checks(name: &str, base: &Url, egress: &Egress, subject: &Subject, 
     let hint = if subject.trust.roots().is_empty() {
         "this machine has no root certificates: install ca-certificates".to_owned()
     } else {
-        hints::of_tls(&reason)
+        hints::of_upstream_on(&format!("tls: {reason}"), Circumstances::of(&to, route))
     };
     found.checks.push(Check::new(TLS, name, Outcome::Fail, text).hint(hint));
     Tls::Bad
@@ -168,15 +169,17 @@ fn good(name: &str, chain: &[chain::Certificate], now: UnixSeconds) -> Check {
     }
 }
 
-fn unreachable(step: &'static str, name: &str, reason: &str) -> Check {
-    Check::new(step, name, Outcome::Fail, reason).hint(hints::of_upstream(reason))
+fn unreachable(step: &'static str, name: &str, reason: &str, (base, egress): (&Url, &Egress)) -> Check {
+    let hint = match target(base) {
+        Some(to) => hints::of_upstream_on(reason, Circumstances::of(&to, egress.route())),
+        None => hints::of_upstream(reason),
+    };
+    Check::new(step, name, Outcome::Fail, reason).hint(hint)
 }
 
 /// Says that nothing came; several proxies that hang leave no time to say more.
 fn silent(step: &'static str, name: &str, what: &str, limit: Duration, (base, egress): (&Url, &Egress)) -> Check {
-    let check = unreachable(step, name, &format!("no {what} within {} s", limit.as_secs()));
-    let is_direct = target(base).is_none_or(|to| egress.route().proxies.is_direct(&to));
-    if is_direct { check } else { check.hint("see to proxy, above") }
+    unreachable(step, name, &format!("no {what} within {} s", limit.as_secs()), (base, egress))
 }
 
 /// Asks a server that cannot be trusted what time it is, which is all that is taken from it.
@@ -229,7 +232,7 @@ async fn ask(step: &'static str, question: &Question<'_>, clock: &Clock, found: 
     found.checks.push(match answer {
         Err(_) => silent(step, name, "answer", ANSWER_LIMIT, (base, egress)),
         Ok(Err(egress::Error::HeaderTimeout(limit))) => silent(step, name, "answer", limit, (base, egress)),
-        Ok(Err(err)) => unreachable(step, name, &err.to_string()).took(took),
+        Ok(Err(err)) => unreachable(step, name, &err.to_string(), (base, egress)).took(took),
         Ok(Ok(mut response)) => {
             let date = response.headers.get(DATE).and_then(|value| value.to_str().ok());
             found.date = date.and_then(|text| dated(name, text, clock));

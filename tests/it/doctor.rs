@@ -118,6 +118,14 @@ fn as_json() {
     assert!(failed["outcome"] == "fail" && failed["hint"].as_str().unwrap().contains("-upstream"), "{failed}");
 }
 
+/// Roots of a variable that are of no use are found out where the configuration is looked at.
+#[test]
+fn useless_roots() {
+    let output = command(&["-upstream", "off"]).env("SSL_CERT_FILE", "/nonexistent/ca.pem").output().unwrap();
+    let words = ["SSL_CERT_FILE: /nonexistent/ca.pem", "No such file", "root certificates"];
+    report(&output).expect("warn", "configuration", &words);
+}
+
 /// A mistake in the configuration is the first finding and the last, in either form.
 #[test]
 fn mistakes_in_the_configuration() {

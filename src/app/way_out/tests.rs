@@ -58,15 +58,16 @@ fn lines_of(yaml: &str) -> Vec<String> {
 /// Nothing is said of what needs no words; all else is told server by server, and no password with it.
 #[tokio::test]
 async fn what_people_are_told() {
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 10] = [
         ("port: 1", &[]),
         ("proxy: direct", &[]),
         (
             "proxy: [socks5://u:s3cret@192.0.2.9, http://proxy:8080, direct]\nno_proxy: .corp.example",
             &[
-                "proxy: socks5://***@192.0.2.9, given addresses: names of upstreams are resolved here",
+                "proxy: socks5://***@192.0.2.9:1080, given addresses",
                 "proxy: else http://proxy:8080, given names, which it resolves itself",
                 "proxy: else none, directly",
+                "names: of upstreams are looked up by the system's resolver, past the proxy: -dns or socks5h:// prevents it",
                 "no proxy: for .corp.example",
                 "bootstrap: the system's resolver, for the names of proxies and DNS servers",
             ],
@@ -90,9 +91,33 @@ async fn what_people_are_told() {
              upstreams: [a.example, {url: 'https://b.example', proxy: direct}, \
              {url: 'https://c.example', proxy: direct, dns: 10.0.0.53}]",
             &[
-                "proxy: socks5h://192.0.2.9, given names, which it resolves itself",
+                "proxy: socks5h://192.0.2.9:1080, given names, which it resolves itself",
                 "upstream: https://b.example directly, its name looked up by the system's resolver",
                 "upstream: https://c.example directly, its name looked up by udp://10.0.0.53:53 directly",
+            ],
+        ),
+        (
+            "proxy: socks5://192.0.2.9\ndns: tls://192.0.2.1",
+            &[
+                "proxy: socks5://192.0.2.9:1080, given addresses: names of upstreams are resolved here",
+                "dns: tls://192.0.2.1:853 through socks5://192.0.2.9",
+            ],
+        ),
+        (
+            "proxy: http://192.0.2.9\nno_proxy: .example\ndns: tls://192.0.2.1\nupstreams: [https://a.example, https://b.example]",
+            &[
+                "proxy: http://192.0.2.9:80, given names, which it resolves itself",
+                "no proxy: for .example",
+                "dns: tls://192.0.2.1:853 through http://192.0.2.9",
+                "upstream: https://b.example directly (no-proxy)",
+            ],
+        ),
+        (
+            "proxy: http://192.0.2.9\nno_proxy: b.example\nupstreams: [https://a.example, https://b.example]",
+            &[
+                "proxy: http://192.0.2.9:80, given names, which it resolves itself",
+                "no proxy: for b.example",
+                "upstream: https://b.example directly (no-proxy), its name looked up by the system's resolver",
             ],
         ),
         (
@@ -107,6 +132,16 @@ async fn what_people_are_told() {
     for (yaml, expected) in cases {
         assert_eq!(lines_of(yaml), expected, "{yaml}");
     }
+}
+
+/// Roots of a variable's that take the place of the machine's are told.
+#[tokio::test]
+async fn roots_of_a_variable() {
+    let (mut config, found) = way_out("port: 1");
+    config.platform_ca = vec![("SSL_CERT_FILE", "/etc/office.pem".into())];
+    let told = words::lines(&config, found.of_all().route());
+    let text = "/etc/office.pem (SSL_CERT_FILE) instead of this machine's root certificates";
+    assert_eq!(told, [("trusts", text.to_owned())]);
 }
 
 /// Where all names are to go through the proxy, only what is expressly reached directly can get to the system's resolver.

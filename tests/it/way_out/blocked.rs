@@ -198,6 +198,14 @@ fn without_it_doctor_says_what_is_wrong() {
     let (code, text) = doctor(Start::upstream(&format!("https://{MIRROR}")));
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains(&office.provider.v4().to_string()), "the lie is shown: {text}");
+    let dns = text.lines().find(|line| line.contains("dns  ")).unwrap_or_default();
+    assert!(dns.starts_with("warn") && dns.contains("system resolver") && text.contains("may be false"), "{text}");
+    // A proxy that works is no help with a false address; what is of help is named.
+    let line = ["-proxy", &office.socks("socks5")];
+    let (code, text) = doctor(Start::upstream(&format!("https://{NAMED}")).args(line));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(["may be false", "-dns (tls://", "socks5h://"].iter().all(|word| text.contains(word)), "{text}");
+    assert!(!text.contains("NO_PROXY") && !text.contains("with -proxy"), "{text}");
     // The liar in the true server's place, for UDP is not sent through the proxy by itself.
     let line = ["-proxy", &office.socks("socks5"), "-dns", &office.dns[0].to_string()];
     let (code, text) = doctor(Start::upstream(&format!("https://{NAMED}")).args(line));
