@@ -106,7 +106,7 @@ fn judge(
         Err(egress::Error::Proxy { reason, .. }) => failed(name, reason),
         Err(egress::Error::Denied { said, .. }) => {
             let text = format!("does not lead to {target}: {said}");
-            Check::new(STEP, name, Outcome::Fail, text).hint(hints::of_tunnel(&said))
+            Check::new(STEP, name, Outcome::Fail, text).hint(hints::of_tunnel(&said, way))
         }
         Err(egress::Error::Connect { reason, .. }) => {
             let reason = reason.strip_prefix(&format!("through {name}: ")).unwrap_or(&reason);
