@@ -2,10 +2,12 @@
 //!
 //! Called by `https`; calls `reply`. There is no RFC; this is read:
 //!
-//!     {"Status": 0, "TC": false,
-//!      "Question": [{"name": "a.example.", "type": 1}],
-//!      "Answer": [{"name": "a.example.", "type": 1, "TTL": 300, "data": "192.0.2.1"}],
-//!      "Authority": [{"name": "example", "type": 6, "TTL": 900, "data": "ns. admin. 1 2 3 4 300"}]}
+//! ```text
+//! {"Status": 0, "TC": false,
+//!  "Question": [{"name": "a.example.", "type": 1}],
+//!  "Answer": [{"name": "a.example.", "type": 1, "TTL": 300, "data": "192.0.2.1"}],
+//!  "Authority": [{"name": "example", "type": 6, "TTL": 900, "data": "ns. admin. 1 2 3 4 300"}]}
+//! ```
 //!
 //! What providers do differently is taken as well: a question that is an object, absent or null lists, types and TTLs as
 //! text, TTLs as fractions, names with or without the dot, data in quotes.

@@ -143,6 +143,10 @@ pub(super) fn innermost(err: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = deepest.source() {
         deepest = source;
     }
+    // hyper tells this apart from an answer it cannot read, but not by a function.
+    if deepest.to_string() == "received unexpected message from connection" {
+        return "it sends something before it is asked: that is not HTTP".to_owned();
+    }
     let text = deepest.to_string();
     // rustls adds where to read more.
     text.split(": https://").next().unwrap_or_default().to_owned()

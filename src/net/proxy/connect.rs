@@ -2,10 +2,12 @@
 //!
 //! Called by `proxy::server`; reads and writes a stream. The question and the answer:
 //!
-//!     CONNECT name:443 HTTP/1.1              HTTP/1.1 200 Connection established
-//!     Host: name:443                         …headers, at most 16 KiB
-//!     Proxy-Authorization: Basic …
-//!     (empty line)                           (empty line), and the tunnel begins
+//! ```text
+//! CONNECT name:443 HTTP/1.1              HTTP/1.1 200 Connection established
+//! Host: name:443                         …headers, at most 16 KiB
+//! Proxy-Authorization: Basic …
+//! (empty line)                           (empty line), and the tunnel begins
+//! ```
 //!
 //! Invariant: nothing behind the answer's head is read, so nothing of the tunnel is lost. Source: RFC 9110, section 9.3.6.
 
