@@ -320,11 +320,11 @@ async fn connections() {
 async fn slow_but_there() {
     for transport in [Transport::Udp, Transport::Tcp] {
         let slow = Responder::start(|query, _| {
-            let answer = Act::Reply(records(query, &BOTH));
-            if is_v6(query) { answer } else { Act::After(Duration::from_millis(1200), Box::new(answer)) }
+            let answer = Act::Reply(records(query, &BOTH[..1]));
+            if is_v6(query) { answer } else { Act::After(Duration::from_millis(2700), Box::new(answer)) }
         });
         let slow = slow.await;
-        let said = ask(&slow.server(transport), 2000).await;
+        let said = ask(&slow.server(transport), 5000).await;
         assert!(said.contains("192.0.2.1"), "{transport:?}: {said}");
     }
 }
