@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::resource::Resource;
 use crate::store;
-use crate::upstream::Failure;
+use crate::upstream::{Failure, Why};
 
 /// The go command shows this many bytes of an error's text, and 8 lines.
 const CLIENT_TEXT_BYTES_MAX: usize = 640;
@@ -49,7 +49,7 @@ pub enum Error {
     #[error("{0}: this module is private: its name is not sent to a checksum database")]
     PrivateLookup(Resource),
     /// The upstreams did not give it.
-    #[error("{resource}: {failure}")]
+    #[error("{}{failure}", prefix(.resource, .failure))]
     Upstream {
         /// What was asked for.
         resource: Resource,
@@ -78,7 +78,15 @@ impl Error {
                 Failure::Unavailable { .. }
                 | Failure::Network { .. }
                 | Failure::Rejected { .. }
-                | Failure::Changed { .. } => 502,
+                | Failure::Changed { .. }
+                | Failure::Mismatch { .. } => 502,
+                Failure::Unjudged(unjudged) => match unjudged.why {
+                    Why::Lie => 502,
+                    // 404 would have the go command ask where nobody verifies.
+                    Why::NotInLog => 403,
+                    Why::Alarm => 503,
+                    Why::Unreachable => 504,
+                },
                 Failure::Offline { .. } => 504,
                 Failure::Store(err) => store_status(err),
                 Failure::Stopped => 503,
@@ -124,7 +132,9 @@ impl Error {
         match self {
             Self::Offline { .. } => Some("go list -m -versions MODULE shows the versions that can be had now"),
             Self::PrivateLookup(_) => {
-                Some("set GONOSUMDB for it; GOPRIVATE would also take the module past this cache")
+                Some(
+                    "set GONOSUMDB for it; GOPRIVATE would also take the module past this cache, unless GONOPROXY=none",
+                )
             }
             Self::Upstream { failure, .. } => match failure {
                 Failure::Store(err) => store_hint(err),
@@ -134,6 +144,15 @@ impl Error {
                 Failure::Network { error, .. } if error.is_unreachable() => {
                     Some("larder doctor, run where Larder runs, says what to change")
                 }
+                Failure::Mismatch { .. } => {
+                    Some("nothing of it was stored; larder alarms, run where Larder runs, has the evidence")
+                }
+                Failure::Unjudged(unjudged) => match unjudged.why {
+                    Why::Lie => Some("somebody on the way to the checksum database changes its answers, or it lies itself"),
+                    Why::Alarm => Some("larder alarms, run where Larder runs, has the evidence"),
+                    Why::NotInLog => Some("-sumdb-mode is strict; -gonosumdb exempts modules that no log can hold"),
+                    Why::Unreachable => Some("-sumdb-mode is strict; larder doctor, run where Larder runs, says what to change"),
+                },
                 Failure::NotFound(_)
                 | Failure::Unavailable { .. }
                 | Failure::Network { .. }
@@ -173,6 +192,22 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         Self::Store(std::sync::Arc::new(error))
+    }
+}
+
+/// What the checksum database says names module and version itself.
+fn prefix(resource: &Resource, failure: &Failure) -> String {
+    match failure {
+        Failure::Mismatch { .. } | Failure::Unjudged(_) => String::new(),
+        Failure::NotFound(_)
+        | Failure::Refused { .. }
+        | Failure::Unavailable { .. }
+        | Failure::Network { .. }
+        | Failure::Offline { .. }
+        | Failure::Rejected { .. }
+        | Failure::Changed { .. }
+        | Failure::Store(_)
+        | Failure::Stopped => format!("{resource}: "),
     }
 }
 

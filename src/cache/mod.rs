@@ -279,6 +279,8 @@ fn negative_of(failure: &Failure, now: UnixSeconds) -> Option<NegativeAnswer> {
         | Failure::Offline { .. }
         | Failure::Rejected { .. }
         | Failure::Changed { .. }
+        | Failure::Mismatch { .. }
+        | Failure::Unjudged(_)
         | Failure::Store(_)
         | Failure::Stopped => None,
     }
