@@ -18,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -218,6 +219,47 @@ impl Store {
     pub fn prune_partials(&self) -> Result<(), Error> {
         let pruned = partial::prune(&self.root.join(TMP), partial::PARTIALS_MAX);
         pruned.map(|_| ()).map_err(|err| Error::at(TMP, err))
+    }
+
+    /// Replaces a small file of Larder's own, by its name in [`Store::own_folder`], durably; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says. The file is then the old one.
+    pub fn replace_own(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let own_folder = self.own_folder();
+        let path = own_folder.join(name);
+        let folder = path.parent().unwrap_or(&own_folder);
+        durable::make_folders(folder)
+            .and_then(|()| durable::replace_file(&own_folder, &path, content))
+            .map_err(|err| Error::at(name, err))
+    }
+
+    /// Reads a small file of Larder's own, if there is one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_own(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let stored = blob::open(self, &format!("{OWN}/{name}"))?;
+        stored.map(|stored| stored.read().map_err(|err| Error::at(name, err))).transpose()
+    }
+
+    /// Says whether any record of a checksum database is stored; for the blocking pool.
+    pub fn has_lookups(&self, name: &SumdbName) -> bool {
+        std::fs::read_dir(self.root.join(format!("sumdb/{name}/lookup"))).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Removes the stored tiles that are a beginning of this one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_narrower_tiles(&self, name: &SumdbName, tile: &Tile) -> Result<(), Error> {
+        let folder = format!("{}.p", Resource::SumdbTile(name.clone(), tile.full()).path());
+        let Ok(entries) = std::fs::read_dir(self.root.join(&folder)) else { return Ok(()) };
+        let widths = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
+        for width in widths.filter(|width| *width < tile.width()) {
+            self.unlink(&format!("{folder}/{width}"))?;
+        }
+        Ok(())
     }
 
     /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.

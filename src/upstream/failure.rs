@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::net::egress;
 use crate::store;
+use crate::upstream::Upstream;
 
 /// An upstream's word that there is no such thing: 404 or 410, relayed as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +124,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Makes the failure of an attempt that took longer than `limit`.
+    pub fn too_slow(upstream: &Upstream, limit: Duration) -> Self {
+        Self::Network { upstream: Arc::clone(&upstream.name), error: egress::Error::TooSlow(limit) }
+    }
+
     /// Returns whether the same question may get another answer soon.
     pub fn is_transient(&self) -> bool {
         match self {

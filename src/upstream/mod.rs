@@ -208,6 +208,11 @@ impl UpstreamList {
         self.route(resource).down_reason()
     }
 
+    /// Returns the walk along some of them, in this order.
+    pub fn walk(&self, upstreams: Vec<Arc<Upstream>>) -> Walk {
+        Walk::new(upstreams)
+    }
+
     /// Starts the count of attempts at one upstream.
     pub fn retry(&self) -> Retry {
         Retry::new(self.retry_attempts, self.retry_backoff)
