@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::index::Index;
+use super::{Error, Store, ZipSums};
 use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Resource};
 
@@ -56,6 +57,14 @@ pub(super) fn version(text: &str) -> ModuleVersion {
 
 pub(super) fn info(version: &str) -> String {
     format!("{{\"Version\":\"{version}\",\"Time\":\"2026-01-02T03:04:05Z\"}}")
+}
+
+/// Stores a zip as a download does.
+pub(super) fn try_commit_zip(store: &Store, resource: &Resource, content: &[u8], sums: ZipSums) -> Result<(), Error> {
+    let partial = store.partial(resource)?;
+    partial.writer()?.write_at(content, 0)?;
+    partial.set_length(content.len() as u64)?;
+    store.commit_partial(&partial, resource, sums).map(drop)
 }
 
 /// Returns a zip with one stored file of zeros. Its checksum is left out, which its structure does not show.
