@@ -36,6 +36,7 @@ pub mod offline;
 pub mod partial;
 pub mod pins;
 pub mod quarantine;
+pub mod scrub;
 pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
@@ -46,6 +47,7 @@ use blob::Glance;
 pub use blob::StoredFile;
 use partial::Partial;
 pub use sums::ZipSums;
+pub use walk::Resources;
 
 /// Larder's own folder; no module path begins with a dot.
 const OWN: &str = ".larder";
