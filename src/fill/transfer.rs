@@ -24,8 +24,8 @@ use crate::fill::{Head, HeadWriter};
 use crate::module::ModuleVersion;
 use crate::net::egress;
 use crate::resource::Resource;
-use crate::store;
 use crate::store::partial::{Identity, Partial, PartialWriter};
+use crate::store::{self, ZipSums};
 use crate::upstream::answer::{Body, Part};
 use crate::upstream::{Answer, Ask, Failure, Upstream};
 
@@ -412,7 +412,7 @@ impl<'a> Transfer<'a> {
         let Self { with, resource, partial, publisher, upstream, segments, head, .. } = self;
         let store = Arc::clone(&with.store);
         let Err(failure) = result else {
-            let stored = store::blocking(move || store.commit_partial(&partial, &resource)).await?;
+            let stored = store::blocking(move || store.commit_partial(&partial, &resource, ZipSums::default())).await?;
             return Ok(Downloaded { stored, upstream });
         };
         // Those who come while the remains are cleared away get the failure as a status, not as a broken body.

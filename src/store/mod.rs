@@ -22,7 +22,9 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::resource::Resource;
+use crate::module::ModuleVersion;
+use crate::module::zip::hash::H1;
+use crate::resource::{ArtifactKind, Resource};
 use crate::sumdb::name::SumdbName;
 use crate::sumdb::tile::Tile;
 
@@ -34,6 +36,9 @@ pub mod index;
 pub mod offline;
 pub mod partial;
 pub mod pins;
+pub mod quarantine;
+pub mod scrub;
+pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
@@ -42,6 +47,8 @@ mod walk;
 use blob::Glance;
 pub use blob::StoredFile;
 use partial::Partial;
+pub use sums::ZipSums;
+pub use walk::Resources;
 
 /// Larder's own folder; no module path begins with a dot.
 const OWN: &str = ".larder";
@@ -191,16 +198,38 @@ impl Store {
         Partial::open(self, resource)
     }
 
-    /// Gives a finished, synced partial file its final name and forgets what was noted about it.
+    /// Gives a finished partial file its final name, durably, and forgets what was noted about it. What is known of its sums
+    /// is noted first: a zip that has its name has the right `.ziphash` beside it, or none.
     ///
     /// # Errors
     /// What the system says; the partial stays then.
-    pub fn commit_partial(&self, partial: &Partial, resource: &Resource) -> Result<StoredFile, Error> {
+    pub fn commit_partial(&self, partial: &Partial, resource: &Resource, sums: ZipSums) -> Result<StoredFile, Error> {
         let path = resource.path();
+        match sums.crc32 {
+            Some(crc32) => sums::set(&partial.file, crc32),
+            None => sums::clear(&partial.file),
+        }
         partial.sync_data()?;
+        if let Some(hash_path) = zip_hash_path(resource) {
+            match sums.h1 {
+                Some(h1) => blob::commit_bytes(self, &hash_path, h1.to_string().as_bytes()).map(drop)?,
+                None => self.unlink(&hash_path)?,
+            }
+        }
         blob::rename_durably(self, &partial.data_name, &path)?;
         self.unlink(&partial.journal_name)?;
         blob::open(self, &path)?.ok_or_else(|| Error::at(&path, io::Error::from(io::ErrorKind::NotFound)))
+    }
+
+    /// Writes the `.ziphash` of a stored zip anew, durably. For the blocking pool.
+    ///
+    /// # Errors
+    /// `Full`, or what the system says. Any earlier one stays then.
+    pub fn write_zip_hash(&self, version: &ModuleVersion, h1: H1) -> Result<(), Error> {
+        match zip_hash_path(&Resource::Artifact(version.clone(), ArtifactKind::Zip)) {
+            Some(path) => blob::commit_bytes(self, &path, h1.to_string().as_bytes()).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Removes an unfinished download.
@@ -291,6 +320,21 @@ impl Store {
 
     fn temporary_name(&self) -> String {
         format!("{TMP}/{}.new", self.next_temporary.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Returns where the hash of a zip is stored, below the root; nothing for what is no zip.
+fn zip_hash_path(resource: &Resource) -> Option<String> {
+    match resource {
+        Resource::Artifact(_, ArtifactKind::Zip) => Some(format!("{}hash", resource.path())),
+        Resource::Artifact(_, ArtifactKind::Info | ArtifactKind::Mod)
+        | Resource::List(_)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+        | Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::SumdbTile(..) => None,
     }
 }
 
