@@ -45,6 +45,9 @@ pub enum Error {
         /// What keeps us from asking.
         reason: String,
     },
+    /// A checksum database that clients have to ask themselves.
+    #[error("not found: {0}: this checksum database is not proxied here")]
+    NotProxied(Resource),
     /// A private module's name must not go to a public checksum database.
     #[error("{0}: this module is private: its name is not sent to a checksum database")]
     PrivateLookup(Resource),
@@ -69,7 +72,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotFound { status, .. } => *status,
-            Self::NotStored(_) | Self::UnknownOffline { .. } => 404,
+            Self::NotStored(_) | Self::NotProxied(_) | Self::UnknownOffline { .. } => 404,
             Self::Offline { .. } => 504,
             Self::PrivateLookup(_) => 403,
             Self::Upstream { failure, .. } => match failure {
@@ -105,6 +108,7 @@ impl Error {
             Self::NotStored(_)
             | Self::UnknownOffline { .. }
             | Self::Offline { .. }
+            | Self::NotProxied(_)
             | Self::PrivateLookup(_)
             | Self::Upstream { .. }
             | Self::Busy
@@ -162,7 +166,11 @@ impl Error {
                 | Failure::Stopped => None,
             },
             Self::Store(err) => store_hint(err),
-            Self::NotFound { .. } | Self::NotStored(_) | Self::UnknownOffline { .. } | Self::Busy => None,
+            Self::NotFound { .. }
+            | Self::NotStored(_)
+            | Self::NotProxied(_)
+            | Self::UnknownOffline { .. }
+            | Self::Busy => None,
         }
     }
 
@@ -173,6 +181,7 @@ impl Error {
             Self::Offline { .. } | Self::Busy => true,
             Self::NotFound { .. }
             | Self::NotStored(_)
+            | Self::NotProxied(_)
             | Self::UnknownOffline { .. }
             | Self::PrivateLookup(_)
             | Self::Store(_) => false,
@@ -184,7 +193,12 @@ impl Error {
         match self {
             Self::Upstream { failure, .. } => Some(failure.token()),
             Self::Offline { .. } | Self::UnknownOffline { .. } => Some("destination_unavailable"),
-            Self::NotFound { .. } | Self::NotStored(_) | Self::PrivateLookup(_) | Self::Busy | Self::Store(_) => None,
+            Self::NotFound { .. }
+            | Self::NotStored(_)
+            | Self::NotProxied(_)
+            | Self::PrivateLookup(_)
+            | Self::Busy
+            | Self::Store(_) => None,
         }
     }
 }

@@ -286,12 +286,14 @@ impl Verifier {
             Err(err) => log::warn!("{err}"),
         }
         let (sender, mut found) = mpsc::channel(QUEUE_FILES);
-        let (store, clock, stop) = (Arc::clone(&self.parts.store), self.parts.clock.clone(), self.parts.tasks.token().clone());
+        let store = Arc::clone(&self.parts.store);
         let walk = store::blocking(move || {
-            let is_cancelled = || stop.is_cancelled();
-            store.each_artifact(&clock, &is_cancelled, &mut |module, kind| {
-                sender.blocking_send((module, kind)).is_ok()
-            })
+            let artifacts = store.resources_after(None).filter_map(|resource| match resource {
+                Resource::Artifact(module, kind) => Some((module, kind)),
+                _ => None,
+            });
+            // Whoever judges may have given up; then there is nobody to send to.
+            Ok(artifacts.map(|artifact| sender.blocking_send(artifact)).all(|sent| sent.is_ok()))
         });
         let judge = async move {
             let mut judged = 0_u64;
