@@ -9,6 +9,7 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -26,6 +27,7 @@ use crate::sumdb::name::SumdbName;
 use crate::sumdb::tile::Tile;
 
 pub mod adopt;
+pub mod alarms;
 mod blob;
 pub mod durable;
 pub mod gc;
@@ -249,6 +251,15 @@ impl Store {
 
     fn temporary_name(&self) -> String {
         format!("{TMP}/{}.new", self.next_temporary.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Takes the end off a text that is longer than `bytes_max`.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
     }
 }
 
