@@ -9,6 +9,7 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/unverified    what could not be judged yet
 //! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod pins;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
+pub mod unverified;
 mod walk;
 
 use blob::Glance;
