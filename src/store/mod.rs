@@ -9,6 +9,8 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/unverified    what could not be judged yet
+//! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -29,6 +31,7 @@ use crate::sumdb::name::SumdbName;
 use crate::sumdb::tile::Tile;
 
 pub mod adopt;
+pub mod alarms;
 mod blob;
 pub mod durable;
 pub mod gc;
@@ -42,6 +45,7 @@ pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
+pub mod unverified;
 mod walk;
 
 use blob::Glance;
@@ -335,6 +339,15 @@ fn zip_hash_path(resource: &Resource) -> Option<String> {
         | Resource::SumdbLatest(_)
         | Resource::SumdbLookup(..)
         | Resource::SumdbTile(..) => None,
+    }
+}
+
+/// Takes the end off a text that is longer than `bytes_max`.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::{Mode, Verdict, Verifier, evidence, mismatch, target, unjudged};
+use crate::clock::UnixSeconds;
 use crate::module::ModuleVersion;
 use crate::module::zip::hash::H1;
 use crate::resource::{ArtifactKind, Resource};
@@ -29,10 +30,8 @@ use crate::store::scrub::{self, Throttle, Unsound};
 use crate::store::unverified::{Entry, Record};
 use crate::upstream::{Failure, Why};
 
-/// How often the list is looked at while there is something in it.
+/// How often the list is looked at, and what has changed in it written.
 const ROUND_INTERVAL: Duration = Duration::from_secs(2);
-/// How often while there is nothing to do.
-const IDLE_INTERVAL: Duration = Duration::from_secs(15);
 /// Files judged in one round.
 const ROUND_FILES_MAX: usize = 64;
 /// A module that is not in the log is looked up again after so long.
@@ -85,11 +84,11 @@ impl Verifier {
         };
         let files = async {
             loop {
-                let judged = self.judge_unverified().await;
+                self.judge_unverified().await;
                 if let Err(err) = self.flush().await {
                     log::warn!("list of the unverified: {err}");
                 }
-                sleep(if judged > 0 { ROUND_INTERVAL } else { IDLE_INTERVAL }).await;
+                sleep(ROUND_INTERVAL).await;
             }
         };
         let tree = async {
@@ -148,11 +147,12 @@ impl Verifier {
         }
         let now = self.parts.clock.now();
         let mut judged = 0;
-        for (module, kind, record) in self.unverified.list(ROUND_FILES_MAX) {
+        let is_due = |record: &Record, tried: UnixSeconds| {
             let pause = if record.reason.starts_with("not in the log") { ABSENT_PAUSE } else { FAILED_PAUSE };
-            if record.tried.is_some_and(|tried| now.since(tried) < pause) {
-                continue;
-            }
+            // A clock that was set back is no reason to wait for years.
+            tried == UnixSeconds::default() || tried > now || now.since(tried) >= pause
+        };
+        for (module, kind, record) in self.unverified.due(ROUND_FILES_MAX, is_due) {
             judged += 1;
             self.unverified.tried(&module, kind, now);
             match self.judge_late(&module, kind, Some(record)).await {
