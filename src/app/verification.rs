@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::store::alarms::Alarms;
 use crate::store::index::Index;
 use crate::store::unverified::Unverified;
-use crate::upstream::{Upstream, UpstreamList};
+use crate::upstream::UpstreamList;
 use crate::verify::{self, Database, Mode, Verifier, database, ways};
 
 /// What a judge is made of.

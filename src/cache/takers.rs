@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn takers_are_named_once() {
         let takers = Takers::default();
-        let resource = |path| Resource::parse(path).unwrap();
+        let resource = |path: &str| Resource::parse(path).unwrap();
         let (one, other) = (resource("example.com/m/@v/v1.0.0.mod"), resource("example.com/m/@v/v1.0.0.zip"));
         let client: IpAddr = [192, 0, 2, 1].into();
         takers.wait(&one, client);
