@@ -9,6 +9,7 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/audit/        how far the log of a checksum database was followed, and what was seen in it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -33,6 +34,7 @@ pub mod index;
 pub mod offline;
 pub mod partial;
 pub mod pins;
+pub mod seen;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;

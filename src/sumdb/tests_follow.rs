@@ -151,9 +151,9 @@ fn wrong_tiles_are_named() {
     let bytes = log.tile(&first);
     let short = log.tile(&tile(0, 255));
     assert_eq!(follower.take(&first, &short), Err(FollowError::TooFew { tile: first, records: 255 }));
-    let long = [&bytes[..], b"a\n\n"].concat();
+    let overlong = [&bytes[..], b"a\n\n"].concat();
     let huge = vec![b'a'; usize::try_from(DATA_TILE_BYTES_MAX).unwrap() + 1];
-    for malformed in [&long[..], &bytes[..bytes.len() - 1], &huge, b"\xff\n\n"] {
+    for malformed in [&overlong[..], &bytes[..bytes.len() - 1], &huge, b"\xff\n\n"] {
         assert_eq!(follower.take(&first, malformed), Err(FollowError::Malformed { tile: first }));
     }
     assert_eq!(follower.finish(), Err(FollowError::Unfinished { size: 0, target: 300 }));
