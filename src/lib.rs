@@ -35,6 +35,8 @@ pub mod cache;
 
 pub mod fill;
 
+pub mod verify;
+
 pub mod store;
 pub mod upstream;
 

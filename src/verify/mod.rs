@@ -1,0 +1,3 @@
+//! Verification against the checksum database: what is asked, proved, stored.
+
+pub mod audit;
