@@ -36,9 +36,10 @@ pub mod cache;
 
 pub mod fill;
 
+pub mod verify;
+
 pub mod store;
 pub mod upstream;
-pub mod verify;
 
 pub mod net;
 pub mod server;

@@ -11,6 +11,7 @@
 //! ROOT/.larder/pins          what is never removed
 //! ROOT/.larder/unverified    what could not be judged yet
 //! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
+//! ROOT/.larder/audit/        how far the log of a checksum database was followed, and what was seen in it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -41,6 +42,7 @@ pub mod partial;
 pub mod pins;
 pub mod quarantine;
 pub mod scrub;
+pub mod seen;
 pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]

@@ -36,6 +36,7 @@ use crate::sumdb::check::ProvedRecord;
 use crate::sumdb::name::LookupTarget;
 use crate::upstream::{Failure, Unjudged, Why};
 
+pub mod audit;
 pub mod database;
 mod evidence;
 mod flights;
