@@ -49,7 +49,9 @@ fn check_note(data: &[u8], key: &VerifierKey) {
     assert!(note.text().ends_with('\n') && data.starts_with(note.text().as_bytes()));
     let Ok(head) = SignedHead::open(data, key) else { return };
     assert_eq!(head.note().as_bytes(), data);
-    assert!(note.text().starts_with(&head.head().to_string()));
+    // Two bits of the last letter of a root carry nothing and may be set, as for the go command; printed they are not.
+    let printed = KEYS.sign(head.head().to_string().as_bytes());
+    assert_eq!(SignedHead::open(&printed, &KEYS.own).map(|again| *again.head()), Ok(*head.head()));
     assert_eq!(SignedHead::open(head.note().as_bytes(), key).as_ref(), Ok(&head));
     // The tiles of a head are tiles its log has, and nothing is proved without them.
     let check = HeadCheck::of(head.clone(), None);
@@ -61,7 +63,6 @@ fn check_fork(data: &[u8], key: &VerifierKey) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(fork) = Fork::parse(text, key) else { return };
     assert_eq!(Fork::parse(&fork.to_string(), key).as_ref(), Ok(&fork));
-    assert_eq!(fork.to_string(), text.strip_suffix('\n').unwrap_or(text));
     assert!(fork.older().head().size <= fork.newer().head().size);
     assert_ne!(fork.older().head(), fork.newer().head());
 }
