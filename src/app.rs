@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::takers::Takers;
 use crate::cache::{self, Cache};
 use crate::cli::Invocation;
 use crate::clock::Clock;
@@ -36,6 +37,7 @@ mod commands;
 pub mod doctor;
 mod root_tasks;
 mod upstreams;
+mod verification;
 mod way_out;
 
 use way_out::{Trusts, WayOut};
@@ -117,6 +119,7 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     let indexed = root_tasks::keep_index(&cache, &working, &stop);
     root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
     root_tasks::take_commands(&keeper, &cache, &store, &working);
+    root_tasks::catch_up(&cache, &working);
     root_tasks::show_progress(&cache, bars, &working);
 
     let handler = Arc::new(Handler {
@@ -177,23 +180,28 @@ fn build_cache(
     clock: &Clock,
 ) -> Result<Arc<Cache>, String> {
     let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, way_out)?, working.clone()));
+    let index = Arc::new(Index::opening(store.root()));
+    let parts = verification::Parts { store, index: &index, upstreams: &upstreams, tasks: working, clock };
+    let verifier = Arc::new(verification::verifier(config, way_out, parts)?);
     let downloads = download::Config {
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),
     };
-    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), working.token().clone());
+    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), Arc::clone(&verifier), working.token().clone());
     Ok(Arc::new(Cache {
         config: cache::Config {
             network_mode: upstreams::network_mode(config.network_mode),
             fresh_for: config.fresh_for,
         },
         store: Arc::clone(store),
-        index: Arc::new(Index::opening(store.root())),
+        index: Arc::clone(&index),
         adoption: Arc::new(Adoption::of(store.root())),
         fills: Fills::new(working.clone()),
         readers: Arc::default(),
         disk_full: tokio::sync::Notify::new(),
-        small_files: SmallFiles::new(Arc::clone(&upstreams)),
+        small_files: SmallFiles::new(Arc::clone(&upstreams), Arc::clone(&verifier)),
+        verifier,
+        takers: Takers::default(),
         upstreams,
         downloader,
         clock: clock.clone(),

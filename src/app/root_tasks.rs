@@ -145,6 +145,11 @@ pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, store
     working.spawn("control", server::serve(listener, desk, Arc::clone(store), working.clone()));
 }
 
+/// Judges what could not be judged before, and keeps an eye on the checksum database's log.
+pub(super) fn catch_up(cache: &Arc<Cache>, working: &Tasks) {
+    working.spawn_until_stop("verification", Arc::clone(&cache.verifier).catch_up());
+}
+
 /// Shows downloads on their way.
 pub(super) fn show_progress(cache: &Arc<Cache>, bars: Option<MultiProgress>, working: &Tasks) {
     working.spawn("progress", progress::show(Arc::clone(&cache.fills), bars, working.token().clone()));

@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! .larder/adopted       text, for people; only its being there counts
-//! .larder/quarantine/   what did not hold, its path written with `@` for each slash; at most 32 files
+//! .larder/quarantine/   what did not hold, see [`super::quarantine`]
 //! ```
 
 use std::fs::File;
@@ -21,22 +21,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::durable;
 use super::index::{H1, Index, MutableEntry, ScanReason, Totals};
+use super::quarantine::set_aside;
+use super::sums::{self, ZipHash};
 use super::walk::{self, Found};
 use crate::clock::{Clock, UnixSeconds};
 use crate::module::ModuleVersion;
-use crate::module::zip::{ZipError, check_structure};
+use crate::module::zip::{TOP_FILE_BYTES_MAX, ZipError, check_structure};
 use crate::resource::{ArtifactKind, Resource};
 
 /// The longest `.info` in bytes.
 const INFO_BYTES_MAX: u64 = 1024 * 1024;
-
-/// How many files are kept aside; further ones are removed, since they can be fetched again.
-const QUARANTINE_FILES_MAX: usize = 32;
 
 /// How many broken files are logged one by one.
 const LOGGED_MAX: u64 = 20;
@@ -147,10 +143,7 @@ impl Adoption {
             Err(broken) if broken.is_unreadable() => Err(broken),
             Err(broken) => {
                 log_broken(resource, &broken);
-                if let Err(err) = set_aside(&self.root, resource) {
-                    log::warn!("{}: cannot be moved out of the way, removed instead: {err}", resource.path());
-                    durable::remove_file(&path)?;
-                }
+                set_aside(&self.root, resource)?;
                 Err(broken)
             }
         }
@@ -242,14 +235,17 @@ pub fn check_artifact(path: &Path, version: &ModuleVersion, kind: ArtifactKind) 
     let bytes = file.metadata()?.len();
     match kind {
         ArtifactKind::Info => check_info(&file, bytes, version)?,
-        ArtifactKind::Mod if bytes == 0 => return Err(Broken::Empty),
-        ArtifactKind::Mod => {}
+        ArtifactKind::Mod => check_length(&Resource::Artifact(version.clone(), kind), bytes)?,
         ArtifactKind::Zip => check_structure(&file, bytes, version)?,
     }
     Ok(bytes)
 }
 
-fn check_info(file: &File, bytes: u64, version: &ModuleVersion) -> Result<(), Broken> {
+/// Judges an `.info`, read from where `file` stands.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_info(file: &File, bytes: u64, version: &ModuleVersion) -> Result<(), Broken> {
     #[derive(serde::Deserialize)]
     struct Info {
         #[serde(rename = "Version")]
@@ -265,15 +261,39 @@ fn check_info(file: &File, bytes: u64, version: &ModuleVersion) -> Result<(), Br
 }
 
 fn judge(resource: &Resource, found: &Found<'_>) -> Result<(), Broken> {
-    let bytes = found.metadata.len();
     match resource {
         Resource::Artifact(version, kind) => check_artifact(found.path, version, *kind).map(drop),
+        Resource::List(_)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+        | Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::SumdbTile(..) => check_length(resource, found.metadata.len()),
+    }
+}
+
+/// Judges a file by its length alone: what is no file of a version, for the most part.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_length(resource: &Resource, bytes: u64) -> Result<(), Broken> {
+    match resource {
         Resource::SumdbTile(_, tile) => match tile.bytes() {
             Some(expected) if expected != bytes => Err(Broken::Tile { bytes, expected }),
             Some(_) | None => Ok(()),
         },
-        Resource::SumdbLookup(..) | Resource::Latest(_) | Resource::Query(..) if bytes == 0 => Err(Broken::Empty),
-        Resource::List(_)
+        Resource::Artifact(_, ArtifactKind::Mod)
+        | Resource::SumdbLookup(..)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+            if bytes == 0 =>
+        {
+            Err(Broken::Empty)
+        }
+        Resource::Artifact(_, ArtifactKind::Mod) if bytes > TOP_FILE_BYTES_MAX => Err(Broken::TooLong { bytes }),
+        Resource::Artifact(..)
+        | Resource::List(_)
         | Resource::Latest(_)
         | Resource::Query(..)
         | Resource::SumdbSupported(_)
@@ -287,28 +307,9 @@ fn stored_h1(path: &Path, kind: ArtifactKind) -> Option<H1> {
     if kind != ArtifactKind::Zip {
         return None;
     }
-    let mut text = String::new();
-    File::open(path.with_extension("ziphash")).ok()?.take(64).read_to_string(&mut text).ok()?;
-    let decoded = STANDARD.decode(text.trim_end().strip_prefix("h1:")?).ok()?;
-    decoded.try_into().ok()
-}
-
-/// Moves the file of `resource` out of the tree, with the `.ziphash` that spoke for it.
-fn set_aside(root: &Path, resource: &Resource) -> io::Result<()> {
-    let relative = resource.path();
-    let path = root.join(&relative);
-    let quarantine = root.join(".larder/quarantine");
-    durable::make_folders(&quarantine)?;
-    if matches!(resource, Resource::Artifact(_, ArtifactKind::Zip)) {
-        durable::remove_file(&path.with_extension("ziphash"))?;
-    }
-    // No escaped path has an `@` but the one before `v` or `latest`, so the name can be read back; a long one is cut.
-    let name: String =
-        relative.replace('/', "@").chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
-    if std::fs::read_dir(&quarantine)?.count() >= QUARANTINE_FILES_MAX {
-        durable::remove_file(&path).map(drop)
-    } else {
-        durable::rename(&path, &quarantine.join(name))
+    match sums::zip_hash(path).ok()? {
+        ZipHash::Stored(h1) => Some(*h1.as_bytes()),
+        ZipHash::Absent | ZipHash::Damaged => None,
     }
 }
 

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use crate::store::{Error, Store};
+use crate::store::{Error, Store, sums};
 
 /// The length of a zip's end record without a comment, and how it begins.
 const ZIP_END_BYTES: usize = 22;
@@ -119,6 +119,7 @@ pub(super) fn open(store: &Store, relative: &str) -> Result<Option<StoredFile>, 
 pub(super) fn commit_bytes(store: &Store, relative: &str, content: &[u8]) -> Result<StoredFile, Error> {
     let temporary = store.temporary_name();
     let written = write_new(store, &temporary, content).and_then(|file| {
+        sums::set(&file, crc32fast::hash(content));
         file.sync_all().map_err(|err| Error::at(relative, err))?;
         rename_durably(store, &temporary, relative)?;
         Ok(file)

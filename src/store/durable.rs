@@ -1,7 +1,8 @@
 //! Replaces a small file of Larder's own so that a power cut leaves the old one or the new one, never half of either.
 //!
-//! Owns that one sequence: write under `.larder/tmp/`, fsync, rename, fsync the folder. Called by [`super::pins`] and
-//! [`super::adopt`], and by `doctor` to try out whether it can be done; what is left in `tmp/` by a crash is swept at the next start.
+//! Owns that one sequence: write under `.larder/tmp/`, fsync, rename, fsync the folder. Called by [`super::pins`],
+//! [`super::adopt`] and [`super::quarantine`], and by `doctor` to try out whether it can be done; what is left in `tmp/` by
+//! a crash is swept at the next start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};

@@ -9,6 +9,9 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/unverified    what could not be judged yet
+//! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
+//! ROOT/.larder/audit/        how far the log of a checksum database was followed, and what was seen in it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -18,14 +21,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::resource::Resource;
+use crate::module::ModuleVersion;
+use crate::module::zip::hash::H1;
+use crate::resource::{ArtifactKind, Resource};
 use crate::sumdb::name::SumdbName;
 use crate::sumdb::tile::Tile;
 
 pub mod adopt;
+pub mod alarms;
 mod blob;
 pub mod durable;
 pub mod gc;
@@ -33,14 +40,21 @@ pub mod index;
 pub mod offline;
 pub mod partial;
 pub mod pins;
+pub mod quarantine;
+pub mod scrub;
+pub mod seen;
+pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
+pub mod unverified;
 mod walk;
 
 use blob::Glance;
 pub use blob::StoredFile;
 use partial::Partial;
+pub use sums::ZipSums;
+pub use walk::Resources;
 
 /// Larder's own folder; no module path begins with a dot.
 const OWN: &str = ".larder";
@@ -190,16 +204,38 @@ impl Store {
         Partial::open(self, resource)
     }
 
-    /// Gives a finished, synced partial file its final name and forgets what was noted about it.
+    /// Gives a finished partial file its final name, durably, and forgets what was noted about it. What is known of its sums
+    /// is noted first: a zip that has its name has the right `.ziphash` beside it, or none.
     ///
     /// # Errors
     /// What the system says; the partial stays then.
-    pub fn commit_partial(&self, partial: &Partial, resource: &Resource) -> Result<StoredFile, Error> {
+    pub fn commit_partial(&self, partial: &Partial, resource: &Resource, sums: ZipSums) -> Result<StoredFile, Error> {
         let path = resource.path();
+        match sums.crc32 {
+            Some(crc32) => sums::set(&partial.file, crc32),
+            None => sums::clear(&partial.file),
+        }
         partial.sync_data()?;
+        if let Some(hash_path) = zip_hash_path(resource) {
+            match sums.h1 {
+                Some(h1) => blob::commit_bytes(self, &hash_path, h1.to_string().as_bytes()).map(drop)?,
+                None => self.unlink(&hash_path)?,
+            }
+        }
         blob::rename_durably(self, &partial.data_name, &path)?;
         self.unlink(&partial.journal_name)?;
         blob::open(self, &path)?.ok_or_else(|| Error::at(&path, io::Error::from(io::ErrorKind::NotFound)))
+    }
+
+    /// Writes the `.ziphash` of a stored zip anew, durably. For the blocking pool.
+    ///
+    /// # Errors
+    /// `Full`, or what the system says. Any earlier one stays then.
+    pub fn write_zip_hash(&self, version: &ModuleVersion, h1: H1) -> Result<(), Error> {
+        match zip_hash_path(&Resource::Artifact(version.clone(), ArtifactKind::Zip)) {
+            Some(path) => blob::commit_bytes(self, &path, h1.to_string().as_bytes()).map(drop),
+            None => Ok(()),
+        }
     }
 
     /// Removes an unfinished download.
@@ -218,6 +254,47 @@ impl Store {
     pub fn prune_partials(&self) -> Result<(), Error> {
         let pruned = partial::prune(&self.root.join(TMP), partial::PARTIALS_MAX);
         pruned.map(|_| ()).map_err(|err| Error::at(TMP, err))
+    }
+
+    /// Replaces a small file of Larder's own, by its name in [`Store::own_folder`], durably; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says. The file is then the old one.
+    pub fn replace_own(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let own_folder = self.own_folder();
+        let path = own_folder.join(name);
+        let folder = path.parent().unwrap_or(&own_folder);
+        durable::make_folders(folder)
+            .and_then(|()| durable::replace_file(&own_folder, &path, content))
+            .map_err(|err| Error::at(name, err))
+    }
+
+    /// Reads a small file of Larder's own, if there is one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_own(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let stored = blob::open(self, &format!("{OWN}/{name}"))?;
+        stored.map(|stored| stored.read().map_err(|err| Error::at(name, err))).transpose()
+    }
+
+    /// Says whether any record of a checksum database is stored; for the blocking pool.
+    pub fn has_lookups(&self, name: &SumdbName) -> bool {
+        std::fs::read_dir(self.root.join(format!("sumdb/{name}/lookup"))).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Removes the stored tiles that are a beginning of this one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_narrower_tiles(&self, name: &SumdbName, tile: &Tile) -> Result<(), Error> {
+        let folder = format!("{}.p", Resource::SumdbTile(name.clone(), tile.full()).path());
+        let Ok(entries) = std::fs::read_dir(self.root.join(&folder)) else { return Ok(()) };
+        let widths = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
+        for width in widths.filter(|width| *width < tile.width()) {
+            self.unlink(&format!("{folder}/{width}"))?;
+        }
+        Ok(())
     }
 
     /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.
@@ -249,6 +326,30 @@ impl Store {
 
     fn temporary_name(&self) -> String {
         format!("{TMP}/{}.new", self.next_temporary.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Returns where the hash of a zip is stored, below the root; nothing for what is no zip.
+fn zip_hash_path(resource: &Resource) -> Option<String> {
+    match resource {
+        Resource::Artifact(_, ArtifactKind::Zip) => Some(format!("{}hash", resource.path())),
+        Resource::Artifact(_, ArtifactKind::Info | ArtifactKind::Mod)
+        | Resource::List(_)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+        | Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::SumdbTile(..) => None,
+    }
+}
+
+/// Takes the end off a text that is longer than `bytes_max`.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
     }
 }
 

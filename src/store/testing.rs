@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::index::Index;
+use super::{Error, Store, ZipSums};
 use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Resource};
 
@@ -58,6 +59,14 @@ pub(super) fn info(version: &str) -> String {
     format!("{{\"Version\":\"{version}\",\"Time\":\"2026-01-02T03:04:05Z\"}}")
 }
 
+/// Stores a zip as a download does.
+pub(super) fn try_commit_zip(store: &Store, resource: &Resource, content: &[u8], sums: ZipSums) -> Result<(), Error> {
+    let partial = store.partial(resource)?;
+    partial.writer()?.write_at(content, 0)?;
+    partial.set_length(content.len() as u64)?;
+    store.commit_partial(&partial, resource, sums).map(drop)
+}
+
 /// Returns a zip with one stored file of zeros. Its checksum is left out, which its structure does not show.
 pub(super) fn zip(version: &ModuleVersion, content_bytes: usize) -> Vec<u8> {
     let name = format!("{version}/a.go");
@@ -74,4 +83,29 @@ pub(super) fn zip(version: &ModuleVersion, content_bytes: usize) -> Vec<u8> {
     zip.extend_from_slice(&offset.to_le_bytes());
     zip.extend_from_slice(&[0, 0]);
     zip
+}
+
+/// Returns a zip of so many empty files, `1.go`, `2.go` and so on; the last one has the name given.
+pub(super) fn many_entries(version: &str, entries: usize, last: &str) -> Vec<u8> {
+    let (mut locals, mut directory) = (Vec::new(), Vec::new());
+    for number in 1..=entries {
+        let file = if number == entries { last.to_owned() } else { format!("{number}.go") };
+        let name = format!("{version}/{file}");
+        let offset = u32::try_from(locals.len()).unwrap();
+        let name_bytes = u16::try_from(name.len()).unwrap().to_le_bytes();
+        let common = [&[20, 0][..], &[0; 20], &name_bytes, &[0, 0]].concat();
+        locals.extend_from_slice(b"PK\x03\x04");
+        locals.extend_from_slice(&common);
+        locals.extend_from_slice(name.as_bytes());
+        directory.extend_from_slice(b"PK\x01\x02\x14\0");
+        directory.extend_from_slice(&common);
+        directory.extend_from_slice(&[0; 10]);
+        directory.extend_from_slice(&offset.to_le_bytes());
+        directory.extend_from_slice(name.as_bytes());
+    }
+    let [offset, bytes] = [locals.len(), directory.len()].map(|n| u32::try_from(n).unwrap().to_le_bytes());
+    // Only the number modulo 65,536 has room there, and only that counts.
+    let count = u16::try_from(entries % 65_536).unwrap().to_le_bytes();
+    let end = [&b"PK\x05\x06\0\0\0\0"[..], &count, &count, &bytes, &offset, &[0, 0]].concat();
+    [locals, directory, end].concat()
 }

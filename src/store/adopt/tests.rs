@@ -76,7 +76,10 @@ fn broken_files_are_set_aside() {
     for (path, _) in &cases {
         assert!(!tree.has(path), "{path}");
     }
-    assert!(tree.has(".larder/quarantine/example.com@m@@v@v1.0.0.zip"));
+    let kept = std::fs::read_dir(tree.path(".larder/quarantine")).unwrap();
+    let kept: Vec<_> = kept.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(kept.len(), 9);
+    assert!(kept.iter().any(|name| name.ends_with("@example.com@m@@v@v1.0.0.zip")), "{kept:?}");
     assert!(!tree.has("example.com/m/@v/v1.0.0.ziphash"));
 
     std::fs::remove_file(tree.path(".larder/adopted")).unwrap();
@@ -93,18 +96,6 @@ fn broken_files_are_set_aside() {
     let absent = Resource::parse("example.com/good/@v/v1.0.9.zip").unwrap();
     let err = adoption.check_before_serving(&index, &absent, now).unwrap_err();
     assert!(err.is_unreadable(), "{err}");
-}
-
-/// The number of files kept aside is bounded.
-#[test]
-fn the_quarantine_is_bounded() {
-    let tree = Tree::new();
-    for number in 0..QUARANTINE_FILES_MAX + 8 {
-        tree.put(&format!("example.com/m/@v/v1.0.{number}.mod"), "");
-    }
-    assert_eq!(scanned(&tree, &tree.index()).broken, 40);
-    assert_eq!(std::fs::read_dir(tree.path(".larder/quarantine")).unwrap().count(), QUARANTINE_FILES_MAX);
-    assert!(!tree.has("example.com/m/@v/v1.0.39.mod"));
 }
 
 /// An index that is gone is made from the tree, with hashes; the tree is not judged a second time.
