@@ -25,7 +25,10 @@ fn a_new_head_is_on_the_disk_before_the_answer() {
         ("a lookup", |larder, ground| drop(larder.get(&lookup(&ground.sumdb, B)).expect(200))),
         ("a go.mod", |larder, ground| drop(get_true(larder, ground, B, "mod"))),
         ("a zip", |larder, ground| drop(get_true(larder, ground, B, "zip"))),
-        ("the newest", |larder, ground| drop(larder.get(&ground.sumdb.path("latest")).expect(200))),
+        ("the newest", |larder, ground| {
+            let answer = larder.get(&ground.sumdb.path("latest")).expect(200);
+            assert!(answer.text().contains("\n303\n"), "{}", answer.text());
+        }),
     ];
     let ground = Ground::new(&["-pad", "300"]);
     for (what, ask) in ways {
@@ -35,6 +38,11 @@ fn a_new_head_is_on_the_disk_before_the_answer() {
         larder.get(&lookup(&ground.sumdb, A)).expect(200);
         assert_eq!(head_size(&larder, &ground), 302, "{what}");
         ground.sumdb.honest();
+        if what == "the newest" {
+            // Within a minute of one run it is not asked for again.
+            larder.stop();
+            larder = ground.start().cache(folder.path()).run();
+        }
         ask(&larder, &ground);
         larder.kill();
         assert_eq!(head_size(&larder, &ground), 303, "{what}");
