@@ -94,7 +94,7 @@ fn lies_are_found_by_the_audit() {
 #[test]
 fn a_killed_audit_goes_on_where_it_was() {
     let tree = super::modules(&[A, B], 100);
-    let sumdb = Sumdb::over(tree.path(), &["-pad", X
+    let sumdb = Sumdb::over(tree.path(), &["-pad", "30000"]);
     let between = Upstream::with(tree.path(), &["-sumdb", &sumdb.behind()]);
     between.faults(json!([{"match": "/tile/8/data/11[0-9]", "hang_after": 100}]));
     let folder = temp_dir();

@@ -84,7 +84,7 @@ fn whatever_was_verified_is_verified_off_line() {
         go.expect(&["mod", "download"]);
         assert!(go.expect(&["mod", "verify"]).contains("all modules verified"), "{round}");
         let sums = std::fs::read_to_string(go.module().join("go.sum")).unwrap();
-        assert_eq!(sums.lines().count(), 2 * names.len(), "{sums}");
+        assert!(names.iter().all(|name| sums.contains(name.split('@').next().unwrap())), "{sums}");
         assert_eq!(unverified(&larder), 0);
     }
 }

@@ -190,7 +190,8 @@ fn absent_lookups_are_remembered_for_a_minute() {
     ground.sumdb.honest();
     larder.get(&path).expect(404);
     clock.set("2027-01-01 00:01:30");
-    wait_for("the minute to be over", || (larder.get(&path).status == 200).then_some(()));
+    // Connections may end with the jump.
+    wait_for("the minute to be over", || larder.try_get(&path).ok().filter(|answer| answer.status == 200));
     // Over a restart it is not remembered at all.
     ground.sumdb.mode(json!({"mode": "young", "size": 2}));
     larder.get(&lookup(&ground.sumdb, C)).expect(404);
