@@ -3,6 +3,7 @@
 //! Called by `main`. The only module that knows both the configuration and the parts it is for. Stopping goes the other
 //! way round: no new requests, running answers end, fills stop and keep what they have, the index is flushed.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -57,20 +59,15 @@ const EXIT_FAILURE: u8 = 1;
 /// Files that the configuration names and that cannot be used: mistakes like any other in it.
 pub fn main(loaded: &Loaded, invocation: &Invocation) -> Result<ExitCode, ConfigErrors> {
     let config = &loaded.config;
-    if let Some(request) = commands::request(config, invocation) {
-        return Ok(commands::run(config, &request));
+    if let Some(code) = commands::run(loaded, invocation) {
+        return Ok(code);
     }
     let bars = logging::start(&config.log_level, is_under_journal(), config.log_requests);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
     let trusts = Trusts::load(loaded)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("larder")
-        .build();
-    let runtime = match runtime {
+    let runtime = match new_runtime() {
         Ok(runtime) => runtime,
         Err(err) => return Ok(failed(&format!("cannot start the runtime: {err}"))),
     };
@@ -96,6 +93,14 @@ pub fn check_config(loaded: &Loaded) -> Result<String, ConfigErrors> {
     Ok(loaded.report(&announce::way_out_lines(&loaded.config, &way_out)))
 }
 
+fn new_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("larder")
+        .build()
+}
+
 fn failed(text: &str) -> ExitCode {
     log::error!("{text}");
     ExitCode::from(EXIT_FAILURE)
@@ -118,7 +123,7 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     let keeper = Arc::new(commands::housekeeper(config, &cache, &stop));
     let indexed = root_tasks::keep_index(&cache, &working, &stop);
     root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
-    root_tasks::take_commands(&keeper, &cache, &store, &working);
+    root_tasks::take_commands(&keeper, &cache, &working);
     root_tasks::catch_up(&cache, &working);
     root_tasks::show_progress(&cache, bars, &working);
 

@@ -143,7 +143,7 @@ mod tests {
         }
         let elsewhere = parse_database(PUBLIC_ELSEWHERE).unwrap();
         assert_eq!(elsewhere.name.as_str(), DEFAULT_DATABASE);
-        assert_eq!(elsewhere.url.unwrap().to_string(), format!("https://{PUBLIC_ELSEWHERE}/"));
+        assert_eq!(elsewhere.url.unwrap().to_string(), format!("https://{PUBLIC_ELSEWHERE}"));
         let damaged = KEY.replace("AQA+T", "AQA+t");
         let ftp = format!("{KEY} ftp://a");
         for text in ["", "a b c", &ftp, "sum.example+12+A", "sum.example+1234abcd", "https://sum.example", &damaged] {

@@ -461,8 +461,9 @@ fn bounded(mut new: NewAlarm) -> NewAlarm {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+
     use super::*;
     use crate::store::testing::Tree;
 

@@ -501,8 +501,9 @@ fn key_of(name: &Name) -> Option<Key> {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod tests {
+    #![expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+
     use super::*;
     use crate::store::testing::Tree;
 
