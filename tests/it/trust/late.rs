@@ -143,7 +143,7 @@ fn strict_does_not_serve_what_waits_for_its_verdict() {
     assert!(answer.text().contains("cannot be verified"), "{}", answer.text());
     ground.sumdb.restart();
     wait_within(LATER, "the verdict", || (larder.get(&file(A, "zip")).status == 200).then_some(()));
-    assert_eq!(unverified(&larder), 0);
+    wait_for_verdicts(&larder);
 }
 
 /// A version that is not in the log is served as unverified, and judged when it is.
@@ -156,7 +156,6 @@ fn what_was_not_in_the_log_is_judged_when_it_is() {
     get_true(&larder, &ground, B, "zip");
     stored(&larder, B, "zip");
     wait_for("it to be noted", || (unverified(&larder) == 1).then_some(()));
-    assert!(larder.get("/health").expect(200).text().contains(r#""unverified""#));
     larder.stop();
     ground.sumdb.honest();
     let larder = ground.start().cache(folder.path()).run();
