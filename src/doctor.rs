@@ -84,8 +84,10 @@ pub struct Upstream {
 pub struct Database {
     /// Its name.
     pub name: String,
-    /// Where it is.
-    pub url: Url,
+    /// Whether the public upstreams are asked for it first.
+    pub asks_upstreams: bool,
+    /// Its own address, where it may be asked there.
+    pub own: Option<Url>,
     /// The way there.
     pub egress: Egress,
 }

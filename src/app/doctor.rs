@@ -7,10 +7,8 @@ use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use url::Url;
-
 use crate::app::way_out::{Trusts, WayOut};
-use crate::app::{EXIT_FAILURE, announce, upstreams};
+use crate::app::{EXIT_FAILURE, announce, upstreams, verification};
 use crate::cache::Cache;
 use crate::check::{Check, Outcome};
 use crate::clock::Clock;
@@ -118,13 +116,11 @@ fn subject(config: &Config, trusts: &Trusts) -> Result<Subject, String> {
     let parts = upstreams::config(config, &way_out)?;
     let public = parts.entries.into_iter().map(|entry| Upstream { source: entry.source, is_private: false });
     let private = parts.private.into_iter().map(|(_, source)| Upstream { source, is_private: true });
-    let database = config.gosumdb.as_ref().and_then(|database| {
-        let name = database.name.to_string();
-        let url = match &database.url {
-            Some(url) => url.split_credentials().0,
-            None => Url::parse(&format!("https://{name}")).ok()?,
-        };
-        Some(Database { name, url, egress: way_out.of_all().clone() })
+    let database = config.gosumdb.as_ref().map(|database| {
+        let place = verification::Place::of(config, database);
+        let own = place.own.map(|(url, _)| url);
+        let (name, egress) = (database.name.to_string(), way_out.of_all().clone());
+        Database { name, asks_upstreams: place.asks_upstreams, own, egress }
     });
     let listen = config.socket_addresses();
     let goproxy = announce::reachable(*listen.first().ok_or("no address to listen on")?);

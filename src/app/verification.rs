@@ -79,23 +79,32 @@ fn judgement(config: &Config) -> verify::Config {
     }
 }
 
-/// Says where a database is asked: an address that nobody chose only if the public mirror is used as well.
-fn ways(config: &Config, wanted: &ChecksumDatabase, way_out: &WayOut) -> ways::Config {
-    let is_offline = config.network_mode == NetworkMode::Offline;
-    let at = |url: Url, name: String| UpstreamList::database(url, name, way_out.of_all().clone());
-    if let Some(url) = &wanted.url {
-        let own = Some(at(url.split_credentials().0, url.to_string()));
-        return ways::Config { asks_upstreams: false, own, is_offline };
-    }
-    let is_chosen =
-        config.is_gosumdb_chosen && config.gosumdb.as_ref().is_some_and(|chosen| chosen.name == wanted.name);
-    let own = (is_chosen || has_public_mirror(config)).then(|| own_address(wanted)).flatten();
-    ways::Config { asks_upstreams: true, own: own.map(|(url, name)| at(url, name)), is_offline }
+/// Where a database is asked.
+pub(super) struct Place {
+    /// Whether the public upstreams are asked first.
+    pub(super) asks_upstreams: bool,
+    /// Its own address, and how that is shown.
+    pub(super) own: Option<(Url, String)>,
 }
 
-fn own_address(wanted: &ChecksumDatabase) -> Option<(Url, String)> {
-    let address = format!("https://{}", wanted.name);
-    Some((Url::parse(&address).ok()?, address))
+impl Place {
+    /// Finds out: an address that nobody chose is asked only if the public mirror is used as well.
+    pub(super) fn of(config: &Config, database: &ChecksumDatabase) -> Self {
+        if let Some(url) = &database.url {
+            return Self { asks_upstreams: false, own: Some((url.split_credentials().0, url.to_string())) };
+        }
+        let is_chosen =
+            config.is_gosumdb_chosen && config.gosumdb.as_ref().is_some_and(|chosen| chosen.name == database.name);
+        let address = format!("https://{}", database.name);
+        let own = Url::parse(&address).ok().filter(|_| is_chosen || has_public_mirror(config));
+        Self { asks_upstreams: true, own: own.map(|url| (url, address)) }
+    }
+}
+
+fn ways(config: &Config, database: &ChecksumDatabase, way_out: &WayOut) -> ways::Config {
+    let Place { asks_upstreams, own } = Place::of(config, database);
+    let own = own.map(|(url, name)| UpstreamList::database(url, name, way_out.of_all().clone()));
+    ways::Config { asks_upstreams, own, is_offline: config.network_mode == NetworkMode::Offline }
 }
 
 fn has_public_mirror(config: &Config) -> bool {

@@ -14,7 +14,7 @@ use url::Url;
 
 use super::hints::Circumstances;
 use super::words::span;
-use super::{Date, Found, Subject, Upstream, chain, hints};
+use super::{Database, Date, Found, Subject, Upstream, chain, hints};
 use crate::check::{Check, Outcome};
 use crate::clock::{Clock, UnixSeconds};
 use crate::net::egress::{self, Credentials, Egress, Response};
@@ -97,18 +97,49 @@ pub(super) async fn database(subject: &Subject) -> Found {
             found.checks.push(Check::new(STEP, &database.name, Outcome::Skip, "the network mode is offline"));
         }
         Some(database) => {
-            let question = Question {
-                name: &database.name,
-                base: &database.url,
-                path: "latest",
-                credentials: None,
-                egress: &database.egress,
-            };
-            ask(STEP, &question, &subject.clock, &mut found).await;
+            look_at_database(STEP, database, subject, &mut found).await;
             found.date = None;
         }
     }
     found
+}
+
+/// Asks for the newest head where the service would: at the first upstream that proxies the database, else at its own
+/// address.
+async fn look_at_database(step: &'static str, database: &Database, subject: &Subject, found: &mut Found) {
+    let name = &database.name;
+    if database.asks_upstreams {
+        for upstream in subject.upstreams.iter().filter(|upstream| !upstream.is_private) {
+            let Source::Http { base, name: via, credentials, egress } = &upstream.source else { continue };
+            let path = format!("sumdb/{name}/supported");
+            if !is_answered(base, &path, credentials.as_ref(), egress).await {
+                continue;
+            }
+            let (name, path) = (format!("{name} through {via}"), format!("sumdb/{name}/latest"));
+            let question = Question { name: &name, base, path: &path, credentials: credentials.as_ref(), egress };
+            ask(step, &question, &subject.clock, found).await;
+            return;
+        }
+    }
+    match &database.own {
+        Some(base) => {
+            let question = Question { name, base, path: "latest", credentials: None, egress: &database.egress };
+            ask(step, &question, &subject.clock, found).await;
+        }
+        None => found.checks.push(
+            Check::new(step, name, Outcome::Warn, "none of the upstreams proxies it: modules are served unverified").hint(
+                "-gosumdb, given expressly, has it asked at its own address; -gosumdb off says that nothing is to be verified",
+            ),
+        ),
+    }
+}
+
+/// Says whether a small question is answered well.
+async fn is_answered(base: &Url, path: &str, credentials: Option<&Credentials>, egress: &Egress) -> bool {
+    let address = format!("{}/{path}", base.as_str().trim_end_matches('/'));
+    let Ok(url) = Url::parse(&address) else { return false };
+    let answer = timeout(ANSWER_LIMIT, egress.get(&url, &HeaderMap::new(), credentials)).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|response| response.status.is_success()))
 }
 
 enum Tls {

@@ -18,6 +18,8 @@ use crate::check::Check;
 use crate::server::body::Body;
 use crate::server::respond;
 use crate::store;
+use crate::store::alarms::Alarm;
+use crate::verify::{Database, Mode};
 
 /// A dead disk must not keep a look at the rest.
 const CHECKS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -88,8 +90,23 @@ impl Admin {
                 })
             })
             .collect();
+        let verifier = &cache.verifier;
+        let open = verifier.alarms().open();
+        let alarms: Vec<_> = open
+            .iter()
+            .map(|alarm| {
+                json!({
+                    "id": alarm.id,
+                    "kind": alarm.kind.to_string(),
+                    "subject": alarm.subject,
+                    "text": alarm.text,
+                    "raised": alarm.raised.0,
+                    "count": alarm.count,
+                })
+            })
+            .collect();
         json!({
-            "status": "ok",
+            "status": if open.iter().any(Alarm::is_latched) { "alarm" } else { "ok" },
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": cache.clock.steady().duration_since(self.started).as_secs(),
             "is_clock_trusted": cache.clock.trusted_now().is_some(),
@@ -98,7 +115,42 @@ impl Admin {
             "stored_bytes": totals.bytes,
             "downloads": cache.fills.growing().len(),
             "upstreams": upstreams,
+            "sumdb": self.databases(),
+            "unverified": verifier.unverified.len(),
+            "alarms": alarms,
         })
+    }
+
+    /// Returns how the checksum databases are doing: the one that judges, and those that are only passed on.
+    fn databases(&self) -> Vec<Value> {
+        let verifier = &self.cache.verifier;
+        let state = |database: &Database| {
+            let reason = database.down_reason();
+            let state = match (verifier.alarms().latched(database.name.as_str()), &reason, database.can_serve()) {
+                (Some(_), _, _) => "alarm",
+                (None, Some(_), _) => "unreachable",
+                (None, None, true) => "ok",
+                (None, None, false) => "never reached",
+            };
+            (state, reason)
+        };
+        let judges = |database: &Database| verifier.database().is_some_and(|judge| judge.name == database.name);
+        let report = |database: &Arc<Database>| {
+            let (state, reason) = state(database);
+            let mode = match (judges(database), verifier.mode()) {
+                (false, _) => "proxied only",
+                (true, Mode::WhenReachable) => "when-reachable",
+                (true, Mode::Strict) => "strict",
+            };
+            json!({
+                "name": database.name.to_string(),
+                "mode": mode,
+                "size": database.known_head().map(|head| head.head().size),
+                "state": state,
+                "reason": reason,
+            })
+        };
+        verifier.databases().map(report).collect()
     }
 }
 

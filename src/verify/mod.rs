@@ -173,6 +173,12 @@ impl Verifier {
         self.proxied.iter().find(|database| database.name == *name)
     }
 
+    /// Returns all databases, the one that judges first.
+    pub fn databases(&self) -> impl Iterator<Item = &Arc<Database>> {
+        let is_other = |database: &&Arc<Database>| self.database.as_ref().is_none_or(|judge| judge.name != database.name);
+        self.database.iter().chain(self.proxied.iter().filter(is_other))
+    }
+
     /// Returns what becomes of files that cannot be judged.
     pub fn mode(&self) -> Mode {
         self.config.mode

@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
     ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
     ("progress", &["fill", "module"]),
     ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),
-    ("server", &["cache", "check", "clock", "fill", "module", "net", "resource", "shutdown", "store"]),
+    ("server", &["cache", "check", "clock", "fill", "module", "net", "resource", "shutdown", "store", "verify"]),
     ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream", "verify"]),
     ("fill", &["clock", "module", "net", "resource", "shutdown", "store", "upstream", "verify"]),
     ("verify", &["clock", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),

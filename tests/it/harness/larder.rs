@@ -91,7 +91,11 @@ impl Start {
         let folder = super::temp_dir();
         let cache = self.cache.clone().unwrap_or_else(|| folder.path().join("cache"));
         let mut command = self.command();
-        command.args(words).args(self.upstream_flag()).arg("-cache").arg(&cache).args(&self.args);
+        command.args(words).args(self.upstream_flag()).arg("-cache").arg(&cache);
+        if !self.is_told_what_to_verify() {
+            command.args(["-gosumdb", "off"]);
+        }
+        command.args(&self.args);
         command.output().unwrap()
     }
 
