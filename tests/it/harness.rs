@@ -14,7 +14,9 @@ mod names;
 mod netns;
 pub(crate) mod proxies;
 mod relay;
+mod sumdb;
 mod tmpfs;
+mod tools;
 mod tree;
 mod upstream;
 
@@ -32,7 +34,9 @@ pub(crate) use netns::{Host, Net, Process, Wire};
 pub(crate) use relay::{Fault, Relay};
 pub(crate) use reqwest::Method;
 pub(crate) use serde_json::json;
+pub(crate) use sumdb::{Sumdb, public_key};
 pub(crate) use tmpfs::Tmpfs;
+pub(crate) use tools::ask_oracle;
 pub(crate) use tree::{Tree, fixture, module_zip, noise, zip_of};
 pub(crate) use upstream::Upstream;
 
@@ -81,6 +85,9 @@ pub(crate) fn files_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
+        if !next.is_dir() {
+            continue;
+        }
         for entry in std::fs::read_dir(&next).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {

@@ -33,6 +33,8 @@ mod store;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod trust;
+#[cfg(test)]
 mod upstreams;
 #[cfg(test)]
 mod way_out;

@@ -8,24 +8,40 @@ pub(crate) struct Go {
     folder: tempfile::TempDir,
     proxy: String,
     sumdb: String,
+    env: Vec<(String, String)>,
 }
 
 impl Go {
     /// Makes one that asks `proxy` (any GOPROXY value) and no checksum database.
     pub(crate) fn new(proxy: &str) -> Self {
-        let go = Self { folder: super::temp_dir(), proxy: proxy.to_owned(), sumdb: "off".to_owned() };
+        let go = Self { folder: super::temp_dir(), proxy: proxy.to_owned(), sumdb: "off".to_owned(), env: Vec::new() };
         std::fs::create_dir(go.module()).unwrap();
         std::fs::write(go.module().join("go.mod"), "module example.com/user\n\ngo 1.21\n").unwrap();
         go
     }
 
-    /// Verifies against this checksum database, through the proxy.
+    /// Verifies against this checksum database, a value of GOSUMDB, through the proxy.
     pub(crate) fn sumdb(mut self, name: &str) -> Self {
         name.clone_into(&mut self.sumdb);
         self
     }
 
-    fn module(&self) -> PathBuf {
+    /// Sets one more variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Requires these module versions, written `PATH@VERSION`, in its go.mod file.
+    pub(crate) fn require<Module: AsRef<str>>(self, modules: &[Module]) -> Self {
+        for module in modules {
+            self.expect(&["mod", "edit", &format!("-require={}", module.as_ref())]);
+        }
+        self
+    }
+
+    /// Returns the folder of its module.
+    pub(crate) fn module(&self) -> PathBuf {
         self.folder.path().join("user")
     }
 
@@ -49,6 +65,7 @@ impl Go {
             .env_remove("GONOSUMDB")
             .env_remove("GONOPROXY")
             .env_remove("GOPRIVATE")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .output()
             .expect("the go command is needed")
     }

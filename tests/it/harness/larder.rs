@@ -99,6 +99,21 @@ impl Start {
         command.output().unwrap()
     }
 
+    /// Starts it, waits until it gives up, which it must do with an error, and returns what it said.
+    pub(crate) fn refused(self) -> String {
+        let folder = super::temp_dir();
+        let cache = self.cache.clone().unwrap_or_else(|| folder.path().join("cache"));
+        let log = folder.path().join("log");
+        let mut command = self.command();
+        command.args(["-listen", "127.0.0.1", "-port", "0"]).args(self.upstream_flag()).arg("-cache").arg(&cache);
+        command.args(&self.args).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+        let child = Some(command.spawn().unwrap());
+        let mut larder = Larder { child, cache, url: String::new(), log, folder };
+        let status = larder.wait();
+        assert!(!status.success(), "it ended with {status}: {}", larder.log());
+        larder.log()
+    }
+
     /// Starts it and waits until it serves.
     pub(crate) fn run(self) -> Larder {
         let folder = super::temp_dir();
@@ -249,7 +264,7 @@ impl Larder {
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut child = self.child.take().unwrap();
+        let child = self.child.as_mut().unwrap();
         let status = wait_for("the end of larder", || child.try_wait().unwrap());
         self.child = None;
         status

@@ -10,23 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{put, try_request};
-use super::{Host, fixture, root, wait_for};
+use super::{Host, fixture, tools, wait_for};
 
 /// The program, built by the first test that needs it.
-static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("upstream");
-    let built = Command::new("go")
-        .args(["build", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(root().join("tests/tools/upstream"))
-        .env("GOFLAGS", "")
-        .env("GOTOOLCHAIN", "local")
-        .status()
-        .expect("the go command is needed to build the stand-in upstream");
-    assert!(built.success(), "the stand-in upstream does not build");
-    program
-});
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| tools::build("upstream"));
 
 /// One request the upstream was sent.
 #[derive(Debug, Clone, Deserialize)]
