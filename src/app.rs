@@ -3,6 +3,7 @@
 //! Called by `main`. The only module that knows both the configuration and the parts it is for. Stopping goes the other
 //! way round: no new requests, running answers end, fills stop and keep what they have, the index is flushed.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,9 +11,11 @@ use std::time::Duration;
 
 use indicatif::MultiProgress;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::takers::Takers;
 use crate::cache::{self, Cache};
 use crate::cli::Invocation;
 use crate::clock::Clock;
@@ -36,6 +39,7 @@ mod commands;
 pub mod doctor;
 mod root_tasks;
 mod upstreams;
+mod verification;
 mod way_out;
 
 use way_out::{Trusts, WayOut};
@@ -55,20 +59,15 @@ const EXIT_FAILURE: u8 = 1;
 /// Files that the configuration names and that cannot be used: mistakes like any other in it.
 pub fn main(loaded: &Loaded, invocation: &Invocation) -> Result<ExitCode, ConfigErrors> {
     let config = &loaded.config;
-    if let Some(request) = commands::request(config, invocation) {
-        return Ok(commands::run(config, &request));
+    if let Some(code) = commands::run(loaded, invocation) {
+        return Ok(code);
     }
     let bars = logging::start(&config.log_level, is_under_journal(), config.log_requests);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
     let trusts = Trusts::load(loaded)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .thread_name("larder")
-        .build();
-    let runtime = match runtime {
+    let runtime = match new_runtime() {
         Ok(runtime) => runtime,
         Err(err) => return Ok(failed(&format!("cannot start the runtime: {err}"))),
     };
@@ -94,6 +93,14 @@ pub fn check_config(loaded: &Loaded) -> Result<String, ConfigErrors> {
     Ok(loaded.report(&announce::way_out_lines(&loaded.config, &way_out)))
 }
 
+fn new_runtime() -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("larder")
+        .build()
+}
+
 fn failed(text: &str) -> ExitCode {
     log::error!("{text}");
     ExitCode::from(EXIT_FAILURE)
@@ -116,7 +123,8 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     let keeper = Arc::new(commands::housekeeper(config, &cache, &stop));
     let indexed = root_tasks::keep_index(&cache, &working, &stop);
     root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
-    root_tasks::take_commands(&keeper, &cache, &store, &working);
+    root_tasks::take_commands(&keeper, &cache, &working);
+    root_tasks::catch_up(&cache, &working);
     root_tasks::show_progress(&cache, bars, &working);
 
     let handler = Arc::new(Handler {
@@ -177,23 +185,28 @@ fn build_cache(
     clock: &Clock,
 ) -> Result<Arc<Cache>, String> {
     let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, way_out)?, working.clone()));
+    let index = Arc::new(Index::opening(store.root()));
+    let parts = verification::Parts { store, index: &index, upstreams: &upstreams, tasks: working, clock };
+    let verifier = Arc::new(verification::verifier(config, way_out, parts)?);
     let downloads = download::Config {
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),
     };
-    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), working.token().clone());
+    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), Arc::clone(&verifier), working.token().clone());
     Ok(Arc::new(Cache {
         config: cache::Config {
             network_mode: upstreams::network_mode(config.network_mode),
             fresh_for: config.fresh_for,
         },
         store: Arc::clone(store),
-        index: Arc::new(Index::opening(store.root())),
+        index: Arc::clone(&index),
         adoption: Arc::new(Adoption::of(store.root())),
         fills: Fills::new(working.clone()),
         readers: Arc::default(),
         disk_full: tokio::sync::Notify::new(),
-        small_files: SmallFiles::new(Arc::clone(&upstreams)),
+        small_files: SmallFiles::new(Arc::clone(&upstreams), Arc::clone(&verifier)),
+        verifier,
+        takers: Takers::default(),
         upstreams,
         downloader,
         clock: clock.clone(),

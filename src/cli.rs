@@ -43,6 +43,33 @@ pub enum Command {
         /// `MODULE` or `MODULE@VERSION`, as typed, at least one.
         targets: Vec<String>,
     },
+    /// List the alarms.
+    Alarms,
+    /// Hand out the evidence of an alarm.
+    ExportAlarm {
+        /// Its number.
+        id: u64,
+    },
+    /// Clear alarms.
+    ClearAlarms {
+        /// Their numbers; none are all.
+        ids: Vec<u64>,
+    },
+    /// Judge all that is stored.
+    Verify {
+        /// Fetch again what does not pass.
+        repair: bool,
+    },
+    /// Compare go.sum files with the checksum database.
+    VerifySums {
+        /// The files, at least one.
+        files: Vec<String>,
+    },
+    /// Read the log of the checksum database.
+    Audit {
+        /// All of it, not only what has come since the last time.
+        from_start: bool,
+    },
 }
 
 /// A command line that was understood.
@@ -78,6 +105,23 @@ const COMMON_FLAGS: [&str; 3] = ["cache", "config", "log-level"];
 /// The rules that may be given to one run of gc.
 const RULE_FLAGS: [&str; 3] = ["max-cache-age", "max-cache-size", "min-free-space"];
 
+/// Where and how checksum databases and upstreams are reached.
+const OUTWARD_FLAGS: [&str; 13] = [
+    "upstream",
+    "gonosumdb",
+    "gosumdb",
+    "sumdbs",
+    "sumdb-mode",
+    "network-mode",
+    "proxy",
+    "no-proxy",
+    "ca",
+    "dns",
+    "dns-route",
+    "dns-bootstrap",
+    "retry-attempts",
+];
+
 /// Understands a command line, whose first item is the program's name.
 ///
 /// # Errors
@@ -90,6 +134,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Sto
         None => Command::Serve,
         Some((name, matches)) => {
             collect_flags(matches, &mut flags);
+            if let Some((_, below)) = matches.subcommand() {
+                collect_flags(below, &mut flags);
+            }
             subcommand(name, matches)
         }
     };
@@ -106,7 +153,27 @@ fn subcommand(name: &str, matches: &ArgMatches) -> Command {
         "pin" => Command::Pin { targets: targets() },
         "pins" => Command::Pins,
         "unpin" => Command::Unpin { targets: targets() },
+        "alarms" => alarms(matches),
+        "verify" => {
+            let files: Vec<String> = matches.get_many("file").into_iter().flatten().cloned().collect();
+            if files.is_empty() {
+                Command::Verify { repair: matches.get_flag("repair") }
+            } else {
+                Command::VerifySums { files }
+            }
+        }
+        "audit" => Command::Audit { from_start: matches.get_flag("from-start") },
         _ => Command::Serve,
+    }
+}
+
+fn alarms(matches: &ArgMatches) -> Command {
+    let Some((name, matches)) = matches.subcommand() else { return Command::Alarms };
+    let mut ids = matches.get_many("id").into_iter().flatten().copied();
+    match (name, ids.next()) {
+        ("export", Some(id)) => Command::ExportAlarm { id },
+        ("clear", first) => Command::ClearAlarms { ids: first.into_iter().chain(ids).collect() },
+        _ => Command::Alarms,
     }
 }
 
@@ -194,6 +261,44 @@ pub fn command() -> clap::Command {
             plain("unpin", "Take pins away").arg(module().help("What to keep no longer")),
             is_common,
         ))
+        .subcommand(alarms_command())
+        .subcommand(with_settings(verify_command(), goes_out))
+        .subcommand(with_settings(
+            clap::Command::new("audit")
+                .about("Read the log of the checksum database and compare it with what was seen of it")
+                .arg(switch("from-start").help("Read all of it, not only what has come since the last time")),
+            goes_out,
+        ))
+}
+
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
+
+fn alarms_command() -> clap::Command {
+    let id = || Arg::new("id").value_name("ID").value_parser(clap::value_parser!(u64)).help("The number of an alarm");
+    let export = clap::Command::new("export")
+        .about("Write the evidence of an alarm to stdout, as it is")
+        .arg(id().required(true).num_args(1));
+    let clear = clap::Command::new("clear")
+        .about("Clear alarms, all of them unless numbers are given; what they kept from being judged is judged again")
+        .arg(id().num_args(0..));
+    with_settings(clap::Command::new("alarms").about("List the alarms, hand out their evidence, clear them"), is_common)
+        .subcommand(with_settings(export, is_common))
+        .subcommand(with_settings(clear, is_common))
+}
+
+fn verify_command() -> clap::Command {
+    let files = Arg::new("file").value_name("FILE").num_args(0..);
+    clap::Command::new("verify")
+        .about("Judge all that is stored, or compare go.sum files with the checksum database")
+        .arg(switch("repair").help("Fetch again what does not pass").conflicts_with("file"))
+        .arg(files.help("A go.sum file; without one, what is stored is judged"))
+}
+
+/// What matters to a command that may use the network by itself.
+fn goes_out(flag: &str) -> bool {
+    is_common(flag) || OUTWARD_FLAGS.contains(&flag)
 }
 
 fn is_common(flag: &str) -> bool {
@@ -260,7 +365,15 @@ fn stop(error: &clap::Error) -> Stop {
             format!("{flag}: a value is missing{hint}")
         }
         (ErrorKind::TooManyValues, Some(flag)) => format!("{flag}: takes no value{hint}"),
-        (ErrorKind::MissingRequiredArgument, _) => format!("an argument is missing: MODULE[@VERSION]{hint}"),
+        (ErrorKind::InvalidValue | ErrorKind::ValueValidation, None) => {
+            format!("an alarm is named by its number, as larder alarms shows it{hint}")
+        }
+        (ErrorKind::MissingRequiredArgument, _) => {
+            // It comes as `<ID>` or `<FILE>...`.
+            let missing = context(ContextKind::InvalidArg).unwrap_or("").trim_end_matches('.');
+            format!("an argument is missing: {}{hint}", missing.trim_matches(['<', '>']))
+        }
+        (ErrorKind::ArgumentConflict, Some(flag)) => format!("{flag}: does not go with a file{hint}"),
         (_, Some(flag)) => format!("{flag}: cannot be understood{hint}"),
         (_, None) => format!("the command line cannot be understood{hint}"),
     })
@@ -324,7 +437,7 @@ mod tests {
     #[test]
     fn subcommands() {
         let targets = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-        let cases: [(&[&str], Command); 12] = [
+        let cases: [(&[&str], Command); 24] = [
             (&[], Command::Serve),
             (&["serve"], Command::Serve),
             (&["check-config"], Command::CheckConfig),
@@ -340,9 +453,26 @@ mod tests {
             ),
             (&["pins"], Command::Pins),
             (&["unpin", "a.example/m"], Command::Unpin { targets: targets(&["a.example/m"]) }),
+            (&["alarms"], Command::Alarms),
+            (&["alarms", "-cache", "x"], Command::Alarms),
+            (&["alarms", "export", "3"], Command::ExportAlarm { id: 3 }),
+            (&["alarms", "clear"], Command::ClearAlarms { ids: vec![] }),
+            (&["alarms", "clear", "1", "2", "-cache", "x"], Command::ClearAlarms { ids: vec![1, 2] }),
+            (&["verify"], Command::Verify { repair: false }),
+            (&["verify", "-repair"], Command::Verify { repair: true }),
+            (&["verify", "--repair", "-upstream", "x"], Command::Verify { repair: true }),
+            (&["verify", "go.sum", "b/go.sum"], Command::VerifySums { files: targets(&["go.sum", "b/go.sum"]) }),
+            (&["audit"], Command::Audit { from_start: false }),
+            (&["audit", "-from-start"], Command::Audit { from_start: true }),
+            (&["-proxy", "x", "audit", "--from-start"], Command::Audit { from_start: true }),
         ];
         for (words, command) in cases {
             assert_eq!(parse_words(words).unwrap().command, command, "{words:?}");
+        }
+        for words in
+            [["-cache", "x", "alarms", "clear"], ["alarms", "-cache", "x", "clear"], ["alarms", "clear", "-cache", "x"]]
+        {
+            assert_eq!(parse_words(&words).unwrap().flags, BTreeMap::from([("cache", "x".to_owned())]), "{words:?}");
         }
     }
 
@@ -365,20 +495,29 @@ mod tests {
         }
         let Err(Stop::Answer(text)) = parse_words(&["gc", "-help"]) else { panic!() };
         assert!(text.contains("--dry-run") && text.contains("--cache") && !text.contains("--retry-attempts"), "{text}");
+        let Err(Stop::Answer(outward)) = parse_words(&["verify", "-help"]) else { panic!() };
+        assert!(
+            outward.contains("--repair") && outward.contains("--proxy") && outward.contains("--cache"),
+            "{outward}"
+        );
         assert!(RULE_FLAGS.iter().all(|flag| text.contains(&format!("--{flag}"))), "{text}");
     }
 
     /// A wrong command line exits 64 and names the flag or command meant, never a value.
     #[test]
     fn mistakes() {
-        let cases: [(&[&str], &str); 9] = [
+        let cases: [(&[&str], &str); 13] = [
             (&["-upstraem=https://u:s3cret@a.example"], "-upstraem: unknown flag; did you mean -upstream?"),
             (&["-colour", "s3cret"], "-colour: unknown flag; see larder -help"),
             (&["-port"], "-port: a value is missing"),
             (&["statsu"], "not a command; did you mean status?"),
             (&["https://u:s3cret@a.example"], "not a command"),
             (&["status", "s3cret"], "not a command"),
-            (&["pin"], "an argument is missing: MODULE[@VERSION]"),
+            (&["pin"], "an argument is missing: MODULE[@VERSION];"),
+            (&["alarms", "export"], "an argument is missing: ID;"),
+            (&["alarms", "clear", "s3cret"], "an alarm is named by its number"),
+            (&["alarms", "export", "-1"], "-1: unknown flag"),
+            (&["verify", "-repair", "s3cret"], "-repair: does not go with a file"),
             (&["gc", "-dry-run=s3cret"], "-dry-run: "),
             (&["-x"], "-x: unknown flag"),
         ];

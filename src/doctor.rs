@@ -188,7 +188,7 @@ struct Way<'a> {
 
 fn ways(subject: &Subject) -> Vec<Way<'_>> {
     let ways = subject.upstreams.iter().filter_map(|upstream| match &upstream.source {
-        Source::Http { base, egress, .. } => {
+        Source::Http { base, egress, .. } | Source::Database { base, egress, .. } => {
             Some(Way { url: base, target: upstream::target(base)?, egress, clock: &subject.clock })
         }
         Source::Folder(_) | Source::Off => None,

@@ -13,6 +13,7 @@
 //! | [`module`], [`sumdb`] | what such names are made of: paths, versions, escapes, patterns, zips; tiles, and the proofs in them. Pure |
 //! | [`cache`] | what happens to a request: one function for each class of resource, every error and its status |
 //! | [`fill`] | one running download per resource: who follows it, in which pieces it comes, who judges it |
+//! | [`verify`] | what the public log says of it: one database asked and proved, verdicts, what is judged later |
 //! | [`store`] | the tree, unfinished downloads, the index beside it, pins, adoption, removal |
 //! | [`upstream`] | whom to ask, in which order, how often, and what each answer means |
 //! | [`net`] | the way out: names, connections, TLS, HTTP; and what of an address may be shown |
@@ -34,6 +35,8 @@ pub mod sumdb;
 pub mod cache;
 
 pub mod fill;
+
+pub mod verify;
 
 pub mod store;
 pub mod upstream;

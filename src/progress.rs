@@ -1,6 +1,6 @@
-//! Shows downloads on their way: bars on a terminal, a line at the start elsewhere.
+//! Shows downloads on their way: bars on a terminal, a line at the start elsewhere; and the bar of a command's work.
 //!
-//! Owns [`show`], a root task that `app` starts; asks `fill` how far each zip has come, a few times a second and only
+//! Owns [`WorkBar`], which `app` moves, and [`show`], a root task that `app` starts; asks `fill` how far each zip has come, a few times a second and only
 //! while one is on its way. A fill does nothing for it but wake it once. The bars stand below the log lines, which the
 //! logger writes through the same [`MultiProgress`].
 
@@ -25,6 +25,56 @@ const ANNOUNCED_BYTES_MIN: u64 = 512 * 1024;
 const KNOWN_LENGTH: &str =
     "{wide_msg} [{bar:20}] {percent:>3}% {decimal_total_bytes:>10} {decimal_bytes_per_sec:>12} {eta:>4}";
 const UNKNOWN_LENGTH: &str = "{wide_msg} {decimal_bytes:>10} {decimal_bytes_per_sec:>12}";
+
+const KNOWN_TOTAL: &str = "{wide_msg} [{bar:20}] {percent:>3}% {human_pos:>10} of {human_len} {eta:>4}";
+const UNKNOWN_TOTAL: &str = "{wide_msg} {human_pos:>10}";
+
+/// The bar of one command's work, below the lines that it prints; nothing where there is no terminal.
+pub struct WorkBar {
+    all: Option<MultiProgress>,
+    bar: Option<ProgressBar>,
+}
+
+impl WorkBar {
+    /// Makes one that is not to be seen before the first [`WorkBar::show`].
+    pub fn new(all: Option<&MultiProgress>) -> Self {
+        Self { all: all.cloned(), bar: None }
+    }
+
+    /// Shows how far the work has come. A `total` of 0 is one that is not known.
+    pub fn show(&mut self, done: u64, total: u64, text: String) {
+        let Some(all) = &self.all else { return };
+        let bar = self.bar.get_or_insert_with(|| all.add(ProgressBar::no_length()));
+        let length = (total > 0).then_some(total);
+        if bar.length() != length || bar.position() == 0 {
+            match length {
+                Some(length) => bar.set_length(length),
+                None => bar.unset_length(),
+            }
+            let template = if length.is_some() { KNOWN_TOTAL } else { UNKNOWN_TOTAL };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+        }
+        bar.set_message(text);
+        bar.set_position(done);
+    }
+
+    /// Does what prints to the terminal, without tearing the bar.
+    pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.all {
+            Some(all) => all.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
 
 /// Shows the downloads of `fills` until `stop`: as bars if there are `bars`, else as log lines.
 ///
@@ -157,10 +207,27 @@ mod tests {
         assert!(bars.shown.is_empty());
     }
 
-    /// Both forms of a bar can be drawn.
+    /// The bar of a command follows what it is told, and without a terminal there is none.
+    #[test]
+    fn a_bar_follows_the_work() {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let mut bar = WorkBar::new(Some(&all));
+        for (done, total) in [(0, 0), (5, 0), (6, 10), (7, 20), (8, 0)] {
+            bar.show(done, total, "verifying".to_owned());
+            let shown = bar.bar.as_ref().unwrap();
+            assert_eq!((shown.position(), shown.length()), (done, (total > 0).then_some(total)));
+        }
+        assert_eq!(bar.suspend(|| 7), 7);
+        bar.clear();
+        let mut nowhere = WorkBar::new(None);
+        nowhere.show(1, 2, String::new());
+        assert!(bar.bar.is_none() && nowhere.bar.is_none());
+    }
+
+    /// All forms of a bar can be drawn.
     #[test]
     fn templates_are_sound() {
-        for template in [KNOWN_LENGTH, UNKNOWN_LENGTH] {
+        for template in [KNOWN_LENGTH, UNKNOWN_LENGTH, KNOWN_TOTAL, UNKNOWN_TOTAL] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }
     }

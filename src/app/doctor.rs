@@ -87,7 +87,7 @@ fn examine<W: Write>(loaded: &Loaded, printer: &mut Printer<W>) -> io::Result<()
     };
     let subject = match subject {
         Ok(subject) => subject,
-        Err(mistake) => return mistakes(&ConfigErrors { mistakes: vec![mistake], is_not_yet: false }, printer),
+        Err(mistake) => return mistakes(&ConfigErrors { mistakes: vec![mistake] }, printer),
     };
     let file = config
         .config_file
@@ -96,10 +96,6 @@ fn examine<W: Write>(loaded: &Loaded, printer: &mut Printer<W>) -> io::Result<()
     printer.show(Check::new(STEP, "", Outcome::Pass, file))?;
     for warning in &loaded.warnings {
         printer.show(Check::new(STEP, "", Outcome::Warn, warning))?;
-    }
-    for missing in &loaded.not_yet {
-        printer
-            .show(Check::new(STEP, "", Outcome::Fail, missing).hint("take it out: Larder does not start with it"))?;
     }
     let mut shown = Ok(());
     runtime.block_on(doctor::examine(&subject, |check| {
@@ -123,7 +119,7 @@ fn subject(config: &Config, trusts: &Trusts) -> Result<Subject, String> {
     let public = parts.entries.into_iter().map(|entry| Upstream { source: entry.source, is_private: false });
     let private = parts.private.into_iter().map(|(_, source)| Upstream { source, is_private: true });
     let database = config.gosumdb.as_ref().and_then(|database| {
-        let name = database.key.split('+').next().unwrap_or_default().to_owned();
+        let name = database.name.to_string();
         let url = match &database.url {
             Some(url) => url.split_credentials().0,
             None => Url::parse(&format!("https://{name}")).ok()?,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::MultiProgress;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
-use crate::control::desk::{Desk, Service};
+use crate::control::desk::{Desk, Machinery, Service};
 use crate::control::server;
 use crate::housekeeping::{Error, Housekeeper};
 use crate::progress;
@@ -131,8 +132,9 @@ async fn wait_until_due(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, interval:
     }
 }
 
-/// Answers the commands status, gc, pin, pins and unpin. Without a socket there is a warning and no more.
-pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, store: &Arc<Store>, working: &Tasks) {
+/// Answers the commands. Without a socket there is a warning and no more. To be called within a runtime.
+pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, working: &Tasks) {
+    let store: &Arc<Store> = &cache.store;
     let listener = match server::bind(store) {
         Ok(listener) => listener,
         Err(err) => {
@@ -140,9 +142,18 @@ pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, store
             return;
         }
     };
-    let service = Service { cache: Arc::clone(cache), started: cache.clock.steady() };
-    let desk = Arc::new(Desk { housekeeper: Arc::clone(keeper), service: Some(service) });
+    let desk = Arc::new(Desk {
+        housekeeper: Arc::clone(keeper),
+        alarms: Arc::clone(cache.verifier.alarms()),
+        machinery: Some(Machinery { cache: Arc::clone(cache), runtime: Handle::current() }),
+        service: Some(Service { started: cache.clock.steady() }),
+    });
     working.spawn("control", server::serve(listener, desk, Arc::clone(store), working.clone()));
+}
+
+/// Judges what could not be judged before, and keeps an eye on the checksum database's log.
+pub(super) fn catch_up(cache: &Arc<Cache>, working: &Tasks) {
+    working.spawn_until_stop("verification", Arc::clone(&cache.verifier).catch_up());
 }
 
 /// Shows downloads on their way.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::resource::Resource;
 use crate::store;
-use crate::upstream::Failure;
+use crate::upstream::{Failure, Why};
 
 /// The go command shows this many bytes of an error's text, and 8 lines.
 const CLIENT_TEXT_BYTES_MAX: usize = 640;
@@ -45,11 +45,14 @@ pub enum Error {
         /// What keeps us from asking.
         reason: String,
     },
+    /// A checksum database that clients have to ask themselves.
+    #[error("not found: {0}: this checksum database is not proxied here")]
+    NotProxied(Resource),
     /// A private module's name must not go to a public checksum database.
     #[error("{0}: this module is private: its name is not sent to a checksum database")]
     PrivateLookup(Resource),
     /// The upstreams did not give it.
-    #[error("{resource}: {failure}")]
+    #[error("{}{failure}", prefix(.resource, .failure))]
     Upstream {
         /// What was asked for.
         resource: Resource,
@@ -69,7 +72,7 @@ impl Error {
     pub fn status(&self) -> u16 {
         match self {
             Self::NotFound { status, .. } => *status,
-            Self::NotStored(_) | Self::UnknownOffline { .. } => 404,
+            Self::NotStored(_) | Self::NotProxied(_) | Self::UnknownOffline { .. } => 404,
             Self::Offline { .. } => 504,
             Self::PrivateLookup(_) => 403,
             Self::Upstream { failure, .. } => match failure {
@@ -78,7 +81,15 @@ impl Error {
                 Failure::Unavailable { .. }
                 | Failure::Network { .. }
                 | Failure::Rejected { .. }
-                | Failure::Changed { .. } => 502,
+                | Failure::Changed { .. }
+                | Failure::Mismatch { .. } => 502,
+                Failure::Unjudged(unjudged) => match unjudged.why {
+                    Why::Lie => 502,
+                    // 404 would have the go command ask where nobody verifies.
+                    Why::NotInLog => 403,
+                    Why::Alarm => 503,
+                    Why::Unreachable => 504,
+                },
                 Failure::Offline { .. } => 504,
                 Failure::Store(err) => store_status(err),
                 Failure::Stopped => 503,
@@ -97,6 +108,7 @@ impl Error {
             Self::NotStored(_)
             | Self::UnknownOffline { .. }
             | Self::Offline { .. }
+            | Self::NotProxied(_)
             | Self::PrivateLookup(_)
             | Self::Upstream { .. }
             | Self::Busy
@@ -124,7 +136,9 @@ impl Error {
         match self {
             Self::Offline { .. } => Some("go list -m -versions MODULE shows the versions that can be had now"),
             Self::PrivateLookup(_) => {
-                Some("set GONOSUMDB for it; GOPRIVATE would also take the module past this cache")
+                Some(
+                    "set GONOSUMDB for it; GOPRIVATE would also take the module past this cache, unless GONOPROXY=none",
+                )
             }
             Self::Upstream { failure, .. } => match failure {
                 Failure::Store(err) => store_hint(err),
@@ -134,6 +148,15 @@ impl Error {
                 Failure::Network { error, .. } if error.is_unreachable() => {
                     Some("larder doctor, run where Larder runs, says what to change")
                 }
+                Failure::Mismatch { .. } => {
+                    Some("nothing of it was stored; larder alarms, run where Larder runs, has the evidence")
+                }
+                Failure::Unjudged(unjudged) => match unjudged.why {
+                    Why::Lie => Some("somebody on the way to the checksum database changes its answers, or it lies itself"),
+                    Why::Alarm => Some("larder alarms, run where Larder runs, has the evidence"),
+                    Why::NotInLog => Some("-sumdb-mode is strict; -gonosumdb exempts modules that no log can hold"),
+                    Why::Unreachable => Some("-sumdb-mode is strict; larder doctor, run where Larder runs, says what to change"),
+                },
                 Failure::NotFound(_)
                 | Failure::Unavailable { .. }
                 | Failure::Network { .. }
@@ -143,7 +166,11 @@ impl Error {
                 | Failure::Stopped => None,
             },
             Self::Store(err) => store_hint(err),
-            Self::NotFound { .. } | Self::NotStored(_) | Self::UnknownOffline { .. } | Self::Busy => None,
+            Self::NotFound { .. }
+            | Self::NotStored(_)
+            | Self::NotProxied(_)
+            | Self::UnknownOffline { .. }
+            | Self::Busy => None,
         }
     }
 
@@ -154,6 +181,7 @@ impl Error {
             Self::Offline { .. } | Self::Busy => true,
             Self::NotFound { .. }
             | Self::NotStored(_)
+            | Self::NotProxied(_)
             | Self::UnknownOffline { .. }
             | Self::PrivateLookup(_)
             | Self::Store(_) => false,
@@ -165,7 +193,12 @@ impl Error {
         match self {
             Self::Upstream { failure, .. } => Some(failure.token()),
             Self::Offline { .. } | Self::UnknownOffline { .. } => Some("destination_unavailable"),
-            Self::NotFound { .. } | Self::NotStored(_) | Self::PrivateLookup(_) | Self::Busy | Self::Store(_) => None,
+            Self::NotFound { .. }
+            | Self::NotStored(_)
+            | Self::NotProxied(_)
+            | Self::PrivateLookup(_)
+            | Self::Busy
+            | Self::Store(_) => None,
         }
     }
 }
@@ -173,6 +206,22 @@ impl Error {
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
         Self::Store(std::sync::Arc::new(error))
+    }
+}
+
+/// What the checksum database says names module and version itself.
+fn prefix(resource: &Resource, failure: &Failure) -> String {
+    match failure {
+        Failure::Mismatch { .. } | Failure::Unjudged(_) => String::new(),
+        Failure::NotFound(_)
+        | Failure::Refused { .. }
+        | Failure::Unavailable { .. }
+        | Failure::Network { .. }
+        | Failure::Offline { .. }
+        | Failure::Rejected { .. }
+        | Failure::Changed { .. }
+        | Failure::Store(_)
+        | Failure::Stopped => format!("{resource}: "),
     }
 }
 

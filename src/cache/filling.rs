@@ -11,14 +11,21 @@ use crate::cache::{Cache, negative_of};
 use crate::fill::small::{Fetched, Known};
 use crate::fill::{FillState, Growing, Head, HeadWriter, Whole, judge};
 use crate::module::ModuleVersion;
+use crate::module::zip::hash::H1;
 use crate::resource::{ArtifactKind, Mutability, Resource};
 use crate::store::index::MutableEntry;
 use crate::store::{self, StoredFile};
 use crate::upstream::Failure;
+use crate::verify::Verdict;
 
 impl Cache {
     /// Downloads a zip and stores it.
     pub(super) async fn fill_zip(&self, module: &ModuleVersion, resource: &Resource, head: &HeadWriter) {
+        self.download_zip(module, resource, head).await;
+        drop(self.takers.take(resource));
+    }
+
+    async fn download_zip(&self, module: &ModuleVersion, resource: &Resource, head: &HeadWriter) {
         // Whoever came while an earlier fill was just ending finds its file here.
         if let Ok(Some(stored)) = self.store.open(resource).await {
             let (_, state) = watch::channel(FillState::Sealed { length: stored.length });
@@ -31,6 +38,7 @@ impl Cache {
         match self.downloader.download(module, head).await {
             Ok(done) => {
                 self.note_artifact(module, ArtifactKind::Zip, &done.stored, &done.upstream);
+                self.note_verdict(module, ArtifactKind::Zip, &done.verdict, done.h1);
                 self.index.forget_negative(resource);
                 let ms = self.clock.steady().duration_since(started).as_millis();
                 log::info!("stored {resource} bytes={} ms={ms} upstream={}", done.stored.length, done.upstream);
@@ -41,6 +49,11 @@ impl Cache {
 
     /// Fetches a small file, lets followers have it, and stores it.
     pub(super) async fn fill_small(&self, resource: &Resource, head: &HeadWriter) {
+        self.fetch_small(resource, head).await;
+        drop(self.takers.take(resource));
+    }
+
+    async fn fetch_small(&self, resource: &Resource, head: &HeadWriter) {
         let is_mutable = resource.mutability() == Mutability::Mutable;
         let stored = self.store.open(resource).await.ok().flatten();
         if let Some(stored) = stored.clone().filter(|_| !is_mutable) {
@@ -157,7 +170,12 @@ impl Cache {
     /// Enters a small file into the index, and takes back that there was no such thing.
     fn note_small(&self, resource: &Resource, fetched: &Fetched, written: &StoredFile) {
         match resource {
-            Resource::Artifact(module, kind) => self.note_artifact(module, *kind, written, &fetched.upstream),
+            Resource::Artifact(module, kind) => {
+                self.note_artifact(module, *kind, written, &fetched.upstream);
+                if let Some(verdict) = &fetched.verdict {
+                    self.note_verdict(module, *kind, verdict, None);
+                }
+            }
             Resource::SumdbLookup(..) | Resource::SumdbTile(..) => {
                 self.index.count_other(1, i64::try_from(written.length).unwrap_or_default());
             }
@@ -172,6 +190,16 @@ impl Cache {
 
     fn note_artifact(&self, module: &ModuleVersion, kind: ArtifactKind, stored: &StoredFile, upstream: &str) {
         self.index.note_artifact(module, kind, stored.length, upstream, self.clock.now());
+    }
+
+    /// Enters a verdict into the index, and who has got a file without one into the list.
+    fn note_verdict(&self, module: &ModuleVersion, kind: ArtifactKind, verdict: &Verdict, h1: Option<H1>) {
+        self.index.note_verdict(module, verdict.for_index(), h1.map(|h1| *h1.as_bytes()));
+        if let Verdict::Unverifiable(_) = verdict {
+            for client in self.takers.take(&Resource::Artifact(module.clone(), kind)) {
+                self.verifier.was_served(module, kind, client);
+            }
+        }
     }
 
     fn note_mutable(&self, resource: &Resource, fetched: &Fetched, bytes: u64) {

@@ -2,11 +2,12 @@
 //!
 //! Called by `server`; uses `fill`, `store` and `upstream`. One function for each class of resource, in the order in
 //! which a request meets them: [`Cache::get`] chooses, `Cache::immutable` serves what never changes, `mutable.rs`
-//! what does, `tile.rs` the checksum database's tiles.
+//! what does, `sumdb.rs` the checksum databases.
 //!
 //! Invariants: what is stored and immutable is served without asking anyone; 404 and 410 are answered only as invariant
 //! 6 of ARCHITECTURE.md allows; a client that leaves ends nothing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use crate::clock::{Clock, UnixSeconds};
 use crate::fill::download::Downloader;
 use crate::fill::small::SmallFiles;
 use crate::fill::{FillReader, Fills, Head};
+use crate::module::ModuleVersion;
 use crate::resource::{ArtifactKind, Resource};
 use crate::store::adopt::Adoption;
 use crate::store::index::{Index, MutableEntry, NegativeAnswer};
 use crate::store::{self, Store, StoredFile};
 use crate::upstream::{Failure, UpstreamList};
+use crate::verify::{Mode, Standing, Verifier};
 
 pub mod error;
 mod filling;
@@ -29,7 +32,8 @@ mod mutable;
 mod offline;
 pub mod readers;
 pub mod status;
-mod tile;
+mod sumdb;
+pub mod takers;
 
 pub use error::Error;
 pub use status::{CacheStatus, Forward};
@@ -86,6 +90,10 @@ pub struct Cache {
     pub disk_full: Notify,
     /// Where misses go.
     pub upstreams: Arc<UpstreamList>,
+    /// Who judges what comes from there.
+    pub verifier: Arc<Verifier>,
+    /// Who is waiting for files that have no verdict yet.
+    pub takers: takers::Takers,
     /// How zips come in.
     pub downloader: Downloader,
     /// How everything else comes in.
@@ -113,37 +121,42 @@ pub enum Content {
 }
 
 impl Cache {
-    /// Answers a request for `resource`.
+    /// Answers a client's request for `resource`; no client is Larder itself.
     ///
     /// # Errors
     /// Why there is no good answer.
     ///
     /// # Cancel safety
     /// A fill that was started goes on when the future is dropped.
-    pub async fn get(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
+    pub async fn get(
+        self: &Arc<Self>,
+        resource: &Resource,
+        fetch_mode: FetchMode,
+        client: Option<IpAddr>,
+    ) -> Result<Reply, Error> {
         match resource {
-            Resource::Artifact(..) => self.immutable(resource, fetch_mode).await,
-            Resource::SumdbLookup(_, target) => {
-                if self.upstreams.is_private(target.path()) {
-                    return Err(Error::PrivateLookup(resource.clone()));
-                }
-                self.immutable(resource, fetch_mode).await
-            }
-            Resource::SumdbTile(name, tile) => self.tile(resource, name, tile, fetch_mode).await,
-            Resource::List(_)
-            | Resource::Latest(_)
-            | Resource::Query(..)
-            | Resource::SumdbLatest(_)
-            | Resource::SumdbSupported(_) => self.mutable(resource, fetch_mode).await,
+            Resource::Artifact(module, kind) => self.artifact(resource, module, *kind, fetch_mode, client).await,
+            Resource::List(_) | Resource::Latest(_) | Resource::Query(..) => self.mutable(resource, fetch_mode).await,
+            Resource::SumdbSupported(name)
+            | Resource::SumdbLatest(name)
+            | Resource::SumdbLookup(name, _)
+            | Resource::SumdbTile(name, _) => self.sumdb(resource, name, fetch_mode).await,
         }
     }
 
     /// What never changes: stored first, whatever the state of the world.
-    async fn immutable(self: &Arc<Self>, resource: &Resource, fetch_mode: FetchMode) -> Result<Reply, Error> {
-        if let Some(stored) = self.open_judged(resource).await? {
-            if let Resource::Artifact(module, _) = resource {
-                self.index.touch(module, self.clock.now());
-            }
+    async fn artifact(
+        self: &Arc<Self>,
+        resource: &Resource,
+        module: &ModuleVersion,
+        kind: ArtifactKind,
+        fetch_mode: FetchMode,
+        client: Option<IpAddr>,
+    ) -> Result<Reply, Error> {
+        if let Some(stored) = self.open_judged(resource).await?
+            && self.may_be_served(module, kind, client).await?
+        {
+            self.index.touch(module, self.clock.now());
             let content = Content::Stored(stored);
             self.note_reader(resource, &content);
             return Ok(Reply { content, status: CacheStatus::hit() });
@@ -160,6 +173,9 @@ impl Cache {
         if let Some(reason) = self.offline_reason(resource) {
             return Err(self.absent_offline(resource, negative.as_ref(), reason).await);
         }
+        if let Some(client) = client.filter(|_| kind != ArtifactKind::Info && self.verifier.database().is_some()) {
+            self.takers.wait(resource, client);
+        }
         match self.fill(resource).await {
             Ok((head, is_collapsed)) => {
                 let status = CacheStatus::forwarded(Forward::UriMiss, is_collapsed);
@@ -173,6 +189,32 @@ impl Cache {
                 None => Err(Error::Upstream { resource: resource.clone(), failure }),
             },
             Err(error) => Err(error),
+        }
+    }
+
+    /// Says whether a stored file may be served: one that was never judged has to be where nothing else is served, and who
+    /// gets it elsewhere is noted.
+    async fn may_be_served(
+        self: &Arc<Self>,
+        module: &ModuleVersion,
+        kind: ArtifactKind,
+        client: Option<IpAddr>,
+    ) -> Result<bool, Error> {
+        match (self.verifier.standing(module, kind), self.verifier.mode()) {
+            (Standing::Fine, _) | (Standing::Unknown, Mode::WhenReachable) => Ok(true),
+            (Standing::Unverified, Mode::WhenReachable) => {
+                if let Some(client) = client {
+                    self.verifier.was_served(module, kind, client);
+                }
+                Ok(true)
+            }
+            (Standing::Unverified | Standing::Unknown, Mode::Strict) => {
+                let resource = Resource::Artifact(module.clone(), kind);
+                let judged = self.verifier.judge_stored(module, kind).await;
+                judged.map_err(|failure| Error::Upstream { resource: resource.clone(), failure })?;
+                // It may have turned out to be damaged, and be gone.
+                Ok(self.store.open(&resource).await?.is_some())
+            }
         }
     }
 
@@ -279,6 +321,8 @@ fn negative_of(failure: &Failure, now: UnixSeconds) -> Option<NegativeAnswer> {
         | Failure::Offline { .. }
         | Failure::Rejected { .. }
         | Failure::Changed { .. }
+        | Failure::Mismatch { .. }
+        | Failure::Unjudged(_)
         | Failure::Store(_)
         | Failure::Stopped => None,
     }

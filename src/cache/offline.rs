@@ -60,18 +60,7 @@ impl Cache {
             reply.status = reply.status.with_detail("offline");
             return Ok(reply);
         }
-        match resource {
-            // The go command then asks the database itself; after a 200 it would not.
-            Resource::SumdbSupported(_) | Resource::SumdbLatest(_) => {
-                Err(Error::UnknownOffline { resource: resource.clone(), reason })
-            }
-            Resource::List(_)
-            | Resource::Latest(_)
-            | Resource::Query(..)
-            | Resource::Artifact(..)
-            | Resource::SumdbLookup(..)
-            | Resource::SumdbTile(..) => Err(self.absent_offline(resource, negative, reason).await),
-        }
+        Err(self.absent_offline(resource, negative, reason).await)
     }
 
     /// Computes a list, an @latest or a query from the versions that are stored completely.

@@ -283,7 +283,7 @@ mod tests {
             ),
             ("dns_ca: x.pem\ndns: 8.8.8.8\ndns_bootstrap: tls://9.9.9.9", ""),
             ("dns_ca: x.pem\ndns: quic://a", ""),
-            ("gonosumdb: a", "c.yaml: gonosumdb: has no effect while gosumdb is off"),
+            ("gosumdb: off\ngonosumdb: a", "c.yaml: gonosumdb: has no effect while gosumdb is off"),
         ];
         for (yaml, expected) in cases {
             assert_eq!(said(&format!("{yaml}\n")).join("; "), expected);

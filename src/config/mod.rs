@@ -40,11 +40,11 @@ mod upstreams;
 mod values;
 
 pub use dns::{DnsRoute, DnsServer, DnsTransport};
-pub use network::{ChecksumDatabase, ListenAddress};
+pub use network::{ChecksumDatabase, ListenAddress, SumdbMode};
 pub use route::UpstreamRoute;
 pub use settings::{Setting, Variable};
 pub use sources::Origin;
-pub use table::{DEFAULT_UPSTREAM, SETTINGS};
+pub use table::{DEFAULT_DATABASE, DEFAULT_UPSTREAM, SETTINGS};
 pub use upstreams::{Fallthrough, PrivateUpstream, UpstreamAuth, UpstreamEntry, UpstreamTarget};
 
 use sources::{Report, Sources};
@@ -133,8 +133,18 @@ pub struct Config {
     pub max_connections_per_client: u32,
     /// The checksum database; `None` is off.
     pub gosumdb: Option<ChecksumDatabase>,
+    /// Whether somebody chose it, or it is the default.
+    pub is_gosumdb_chosen: bool,
     /// Patterns of modules that are not verified.
     pub gonosumdb: Vec<String>,
+    /// What becomes of modules that cannot be judged.
+    pub sumdb_mode: SumdbMode,
+    /// The checksum databases that are proxied; none means that of `gosumdb`.
+    pub sumdbs: Vec<ChecksumDatabase>,
+    /// How often every stored file is read again; `None` is never.
+    pub scrub_interval: Option<Duration>,
+    /// Bytes a second that this may read; 0 is no limit.
+    pub scrub_rate: u64,
     /// The proxies that lead to the upstreams, in order of preference; none is directly.
     pub proxies: Vec<proxy::Entry>,
     /// What is reached without a proxy, in the syntax of `NO_PROXY`.
@@ -168,8 +178,6 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// Where each setting's value came from, in the order of the table.
     pub origins: Vec<(&'static Setting, Origin)>,
-    /// What was asked for that this version cannot do, each a line naming its source.
-    pub not_yet: Vec<String>,
 }
 
 /// Mistakes in the configuration, all of them.
@@ -177,17 +185,11 @@ pub struct Loaded {
 pub struct ConfigErrors {
     /// Each a line: source, setting, what is wrong.
     pub mistakes: Vec<String>,
-    /// Whether the settings are right but not built yet.
-    pub is_not_yet: bool,
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.mistakes.as_slice() {
-            missing if self.is_not_yet => {
-                f.write_str("this version cannot do yet what is configured:")?;
-                missing.iter().try_for_each(|setting| write!(f, "\n  {setting}"))
-            }
             [mistake] => write!(f, "the configuration has a mistake: {mistake}"),
             mistakes => {
                 write!(f, "the configuration has {} mistakes:", mistakes.len())?;
@@ -220,16 +222,17 @@ impl Config {
             origins.push((setting, sources.settle(setting, &mut config, &mut report)));
         }
         config.platform_ca = roots::look(environment, &mut report);
-        let not_yet = config.not_yet(&origins);
+        let chosen = |(setting, origin): &(&Setting, Origin)| setting.flag == Some("gosumdb") && *origin != Origin::Default;
+        config.is_gosumdb_chosen = origins.iter().any(chosen);
         let routes = config.upstreams.iter_mut().map(|entry| &mut entry.route);
         let routes = routes.chain(config.private_upstreams.iter_mut().map(|entry| &mut entry.route));
         let lists = [&mut config.dns, &mut config.dns_bootstrap].into_iter();
         dns::tell_apart(lists.chain(routes.filter_map(|route| route.dns.as_mut())).flatten());
         across::look(&config, &origins, &mut report);
         if report.is_clean() {
-            Ok(Loaded { config, warnings: report.warnings, origins, not_yet })
+            Ok(Loaded { config, warnings: report.warnings, origins })
         } else {
-            Err(ConfigErrors { mistakes: report.mistakes, is_not_yet: false })
+            Err(ConfigErrors { mistakes: report.mistakes })
         }
     }
 
@@ -242,30 +245,14 @@ impl Config {
         self.listen.iter().map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port))).collect()
     }
 
-    /// Finds what this version cannot do.
-    fn not_yet(&self, origins: &[(&'static Setting, Origin)]) -> Vec<String> {
-        let line = |(setting, origin): &(&'static Setting, Origin)| {
-            let text = (setting.not_yet)(self)?;
-            Some(format!("{origin}: not yet supported by this version: {text}"))
-        };
-        origins.iter().filter_map(line).collect()
-    }
 }
 
 impl Loaded {
-    /// Lets the service start only if this version can do all that was asked for.
-    ///
-    /// # Errors
-    /// All that it cannot do yet.
-    pub fn into_supported(self) -> Result<Self, ConfigErrors> {
-        if self.not_yet.is_empty() { Ok(self) } else { Err(ConfigErrors { mistakes: self.not_yet, is_not_yet: true }) }
-    }
-
     /// Makes the error for a setting, by its name, whose value turned out to be of no use: `-ca: FILE: no certificate`.
     pub fn mistake(&self, name: &str, text: &str) -> ConfigErrors {
         let origin = self.origins.iter().find(|(setting, _)| setting.name() == name).map(|(_, origin)| origin);
         let place = origin.map_or_else(|| name.to_owned(), ToString::to_string);
-        ConfigErrors { mistakes: vec![format!("{place}: {text}")], is_not_yet: false }
+        ConfigErrors { mistakes: vec![format!("{place}: {text}")] }
     }
 }
 

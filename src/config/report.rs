@@ -9,8 +9,7 @@ const NAME_WIDTH: usize = 28;
 const VALUE_WIDTH: usize = 40;
 
 impl Loaded {
-    /// Returns the text of `check-config`, ending with the line `ok` if Larder starts with it. `way_out` are the start-up lines on how upstreams are
-    /// reached.
+    /// Returns the text of `check-config`, ending with the line `ok`. `way_out` are the start-up lines on how upstreams are reached.
     pub fn report(&self, way_out: &[String]) -> String {
         let mut lines = Vec::new();
         for (setting, origin) in &self.origins {
@@ -20,7 +19,7 @@ impl Loaded {
         }
         lines.extend(way_out.iter().cloned());
         lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
-        lines.push(if self.not_yet.is_empty() { "ok\n" } else { "" }.to_owned());
+        lines.push("ok\n".to_owned());
         lines.join("\n")
     }
 }

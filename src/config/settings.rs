@@ -42,8 +42,6 @@ pub struct Setting {
     pub(super) read: Read,
     /// Prints the field, secrets masked.
     pub(super) show: Show,
-    /// Says what this version cannot do yet, if the value asks for it.
-    pub(super) not_yet: fn(&Config) -> Option<&'static str>,
 }
 
 impl Setting {
@@ -67,17 +65,11 @@ impl Setting {
     ) -> Self {
         let flag = if flag.is_empty() { None } else { Some(flag) };
         let key = if key.is_empty() { None } else { Some(key) };
-        let not_yet = |_: &Config| None;
-        Self { flag, variables, key, former_keys: &[], default, value_name, help, read, show, not_yet }
+        Self { flag, variables, key, former_keys: &[], default, value_name, help, read, show }
     }
 
     pub(super) const fn formerly(mut self, keys: &'static [&'static str]) -> Self {
         self.former_keys = keys;
-        self
-    }
-
-    pub(super) const fn not_yet(mut self, not_yet: fn(&Config) -> Option<&'static str>) -> Self {
-        self.not_yet = not_yet;
         self
     }
 }

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use super::settings::{Setting, own, shared};
 use super::values::{cidr, flat, joined, log_level, many, number, one, optional, path, port, print_paths, time, truth};
-use super::{DnsRoute, NetworkMode, dns, duration, network, proxy, size, upstreams};
+use super::{DnsRoute, NetworkMode, SumdbMode, dns, duration, network, proxy, size, upstreams};
 
 /// The flag of the setting that names the file; it is settled before all others.
 pub(super) const CONFIG_FLAG: &str = "config";
 
 /// Where modules come from unless told otherwise: the go command's own default.
 pub const DEFAULT_UPSTREAM: &str = "https://proxy.golang.org";
+
+/// What modules are verified against unless told otherwise: the go command's own default, whose key is built in.
+pub const DEFAULT_DATABASE: &str = "sum.golang.org";
 
 /// Range connections of one download are sockets and buffers: this many at most.
 const DOWNLOAD_CONNECTIONS_MAX: u32 = 64;
@@ -263,21 +266,58 @@ pub static SETTINGS: &[Setting] = &[
         "gosumdb",
         "gosumdb",
         &[own("GOSUMDB")],
-        ("NAME", "off"),
-        "Checksum database that modules are verified against, or off",
+        ("NAME", DEFAULT_DATABASE),
+        "Checksum database that modules are verified against: NAME, NAME+HASH+KEY, one of these and a URL, or off",
         (
             |c, node, r| one(&mut c.gosumdb, node, r, network::parse_gosumdb),
             |c| c.gosumdb.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string),
         ),
-    )
-    .not_yet(|c| c.gosumdb.as_ref().map(|_| "modules cannot be verified; only off is known")),
+    ),
     Setting::new(
         "gonosumdb",
         "gonosumdb",
         &[own("GONOSUMDB")],
         ("PATTERN,…", ""),
-        "Modules that are not verified",
+        "Modules that are not verified, and whose names go to no checksum database",
         (|c, node, r| many(&mut c.gonosumdb, node, r, |text| Ok(text.to_owned())), |c| c.gonosumdb.join(",")),
+    ),
+    Setting::new(
+        "sumdb-mode",
+        "sumdb_mode",
+        &[own("SUMDB_MODE")],
+        ("MODE", "when-reachable"),
+        "What cannot be verified now: when-reachable serves it and verifies it later, strict refuses it",
+        (|c, node, r| one(&mut c.sumdb_mode, node, r, SumdbMode::parse), |c| c.sumdb_mode.to_string()),
+    ),
+    Setting::new(
+        "sumdbs",
+        "sumdbs",
+        &[own("SUMDBS")],
+        ("NAME,…", ""),
+        "Checksum databases that are proxied, written as for gosumdb, else the one of gosumdb",
+        (|c, node, r| many(&mut c.sumdbs, node, r, network::parse_database), |c| joined(&c.sumdbs)),
+    ),
+    Setting::new(
+        "scrub-interval",
+        "scrub_interval",
+        &[own("SCRUB_INTERVAL")],
+        ("TIME", "720h"),
+        "How often every stored file is read again and compared with its hash; 0 is never",
+        (
+            |c, node, r| {
+                let parse = |text: &str| duration::parse(text).map(|time| (!time.is_zero()).then_some(time));
+                one(&mut c.scrub_interval, node, r, parse);
+            },
+            |c| duration::print(c.scrub_interval.unwrap_or_default()),
+        ),
+    ),
+    Setting::new(
+        "scrub-rate",
+        "scrub_rate",
+        &[own("SCRUB_RATE")],
+        ("SIZE", "4MB"),
+        "Bytes a second that this reads at most; 0 is no limit",
+        (|c, node, r| one(&mut c.scrub_rate, node, r, size::parse), |c| size::print(c.scrub_rate)),
     ),
     Setting::new(
         "proxy",

@@ -29,7 +29,7 @@ fn mistakes(words: &[&str], variables: &[(&str, &str)], files: &[(&str, &str)]) 
 #[test]
 fn defaults() {
     let loaded = load(&[], &[], &[]).unwrap();
-    assert!(loaded.warnings.is_empty() && loaded.not_yet.is_empty());
+    assert!(loaded.warnings.is_empty());
     assert!(loaded.origins.iter().all(|(_, origin)| *origin == Origin::Default));
     let config = &loaded.config;
     assert_eq!(upstreams::print_list(&config.upstreams), DEFAULT_UPSTREAM);
@@ -58,9 +58,11 @@ fn sample(setting: &Setting) -> &'static str {
         "cache_dir" | "ready_file" | "ca" | "dns_ca" => "other",
         "upstreams" => "https://a.example|off",
         "network_mode" => "offline",
-        "retry_backoff" | "stall_timeout" | "fresh_for" | "max_cache_age" | "cleanup_interval" => "7s",
-        "max_cache_size" | "min_free_space" => "7MB",
-        "gosumdb" => "sum.example",
+        "retry_backoff" | "stall_timeout" | "fresh_for" | "max_cache_age" | "cleanup_interval" | "scrub_interval" => "7s",
+        "max_cache_size" | "min_free_space" | "scrub_rate" => "7MB",
+        "gosumdb" => "off",
+        "sumdbs" => DEFAULT_DATABASE,
+        "sumdb_mode" => "strict",
         "gonosumdb" => "rsc.io",
         "proxy" => "http://proxy.example:8080,direct",
         "no_proxy" => ".corp.example,10.0.0.0/8",
@@ -196,28 +198,6 @@ fn mistake_of_each_kind() {
     assert!(mistakes(&[], &[("GOPROXY_CONFIG", "c.toml")], &[("c.toml", "")]).contains("c.toml: the name must end in"));
 }
 
-/// Words, variables, and the source that is named.
-type DeferredCase = (&'static [&'static str], &'static [(&'static str, &'static str)], &'static str);
-
-/// What belongs to a later version stops the start, naming its source, and is nothing that `check-config` would only note.
-#[test]
-fn not_yet() {
-    let yaml = [("c.yaml", "gosumdb: sum.example\n")];
-    let cases: [DeferredCase; 3] = [
-        (&["-config", "c.yaml"], &[], "c.yaml: gosumdb: "),
-        (&[], &[("GOSUMDB", "sum.example")], "GOSUMDB: "),
-        (&["-gosumdb", "sum.example"], &[("GOSUMDB", "off")], "-gosumdb: "),
-    ];
-    for (words, variables, place) in cases {
-        let expected = format!("{place}not yet supported by this version: ");
-        let loaded = load(words, variables, &yaml).unwrap();
-        assert!(!loaded.report(&[]).ends_with("ok\n"), "{}", loaded.report(&[]));
-        let text = loaded.into_supported().unwrap_err().to_string();
-        assert!(text.contains(&expected), "{text}");
-    }
-    assert!(load(&["-gosumdb", "off"], &[("GOSUMDB", "sum.example")], &[]).unwrap().into_supported().is_ok());
-}
-
 /// What is wrong with variables that are set for other programs only warns, and the next one counts.
 #[test]
 fn shared_variables_only_warn() {
@@ -227,7 +207,7 @@ fn shared_variables_only_warn() {
         ("RUST_LOG", "s3cret[span]", "RUST_LOG: must be off, error"),
     ];
     for (name, value, expected) in cases {
-        let loaded = load(&[], &[(name, value)], &[]).unwrap().into_supported().unwrap();
+        let loaded = load(&[], &[(name, value)], &[]).unwrap();
         let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
         assert!(warning.starts_with(expected) && warning.ends_with("(ignored)"), "{warning}");
         assert!(!warning.contains("s3cret"));
@@ -270,7 +250,7 @@ fn invariant_10_secrets_never_show() {
         ["-config", "c.json", "-upstream", upstream, "-proxy", "socks5://u:s3cret@p:1", "-dns", "https://d/?s3cret"];
     let loaded = load(&words, &[], &[("c.json", yaml)]).unwrap();
     let report = loaded.report(&[]);
-    let texts = [report.clone(), loaded.warnings.join("\n"), loaded.not_yet.join("\n"), format!("{loaded:?}")];
+    let texts = [report.clone(), loaded.warnings.join("\n"), format!("{loaded:?}")];
     for text in texts {
         assert!(!text.contains("s3cret"), "{text}");
     }

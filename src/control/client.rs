@@ -1,7 +1,7 @@
 //! The command's side of the conversation, and the same work done alone where no service runs.
 //!
 //! Owns [`run`]. Called by `app` for every subcommand but serve; calls [`Desk`] when it is alone with the cache
-//! directory, after taking its lock.
+//! directory, after taking its lock. What a desk is made of, `app` says.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -18,6 +18,7 @@ use crate::fill::Fills;
 use crate::housekeeping::Housekeeper;
 use crate::shutdown::Tasks;
 use crate::store::adopt::{self, Adoption};
+use crate::store::alarms::Alarms;
 use crate::store::gc::Limits;
 use crate::store::index::Index;
 use crate::store::{self, Store};
@@ -44,19 +45,27 @@ pub enum Error {
     #[error("the service ended the conversation: {0}")]
     Broken(io::Error),
     /// There is more to do than a request has room for.
-    #[error("too many modules at once")]
+    #[error("too much at once: a request has room for {} MiB", REQUEST_BYTES_MAX >> 20)]
     TooLong,
+    /// What the work takes cannot be made.
+    #[error("{0}")]
+    NoMachinery(String),
     /// The cache directory cannot be used.
     #[error("cannot use the cache directory: {0}")]
     Store(#[from] store::Error),
 }
 
-/// Carries out a command on the cache directory `root`, by its service or, if none runs, by itself. Returns the exit
-/// code; what is to be told goes to `say`, line by line.
+/// Carries out a command on the cache directory `root`, by its service or, if none runs, by itself, with what
+/// `make_desk` makes of the cache directory. What is to be told goes to `say`, line by line, the exit code at the end.
 ///
 /// # Errors
 /// Why nobody could carry it out.
-pub fn run(root: &Path, limits: Limits, request: &Request, say: &mut dyn FnMut(Answer)) -> Result<(), Error> {
+pub fn run(
+    root: &Path,
+    request: &Request,
+    make_desk: impl FnOnce(&Arc<Store>) -> Result<Desk, Error>,
+    say: &mut dyn FnMut(Answer),
+) -> Result<(), Error> {
     let makes_root = matches!(request, Request::Pin(_));
     if !makes_root && !root.is_dir() {
         return Err(Error::NoCache(root.to_owned()));
@@ -69,7 +78,12 @@ pub fn run(root: &Path, limits: Limits, request: &Request, say: &mut dyn FnMut(A
             Err(_) => {}
         }
         match Store::open_root(root) {
-            Ok(store) => return alone(&store, limits, request, say),
+            Ok(store) => {
+                // Its lock is held until the work has ended.
+                let store = Arc::new(store);
+                let desk = make_desk(&store)?;
+                return alone(&desk, request, say);
+            }
             Err(store::Error::InUse { .. }) => std::thread::sleep(ATTEMPT_PAUSE),
             Err(err) => return Err(err.into()),
         }
@@ -103,28 +117,42 @@ fn ask(mut stream: UnixStream, request: &Request, say: &mut dyn FnMut(Answer)) -
 }
 
 /// Does the work in this process, which owns the cache directory meanwhile.
-fn alone(store: &Store, limits: Limits, request: &Request, say: &mut dyn FnMut(Answer)) -> Result<(), Error> {
-    let clock = Clock::system();
-    let index = Arc::new(Index::opening(store.root()));
+fn alone(desk: &Desk, request: &Request, say: &mut dyn FnMut(Answer)) -> Result<(), Error> {
+    let keeper = &desk.housekeeper;
     match request {
-        Request::Status => index.open(),
+        Request::Status | Request::Verify { .. } | Request::VerifySums { .. } | Request::Audit { .. } => {
+            keeper.index.open();
+        }
         Request::Gc { .. } => {
-            index.open();
+            keeper.index.open();
             // What is not in the index cannot be judged by its last use.
-            let adoption = Adoption::of(store.root());
-            if adopt::is_scan_due(&adoption, &index) {
-                adopt::scan(&adoption, &index, &clock, &|| false)
+            let adoption = Adoption::of(&keeper.root);
+            if adopt::is_scan_due(&adoption, &keeper.index) {
+                adopt::scan(&adoption, &keeper.index, &keeper.clock, &|| false)
                     .map_err(|err| store::Error::at("reading the tree", err))?;
             }
         }
-        Request::Pin(_) | Request::Pins | Request::Unpin(_) => {}
+        Request::Pin(_)
+        | Request::Pins
+        | Request::Unpin(_)
+        | Request::Alarms
+        | Request::ExportAlarm(_)
+        | Request::ClearAlarms(_) => {}
     }
-    let in_use = (Fills::new(Tasks::new()), Arc::default());
-    let stop = CancellationToken::new();
-    let root = store.root().to_owned();
-    let housekeeper = Housekeeper::new(root, Arc::clone(&index), in_use, limits, clock, stop);
-    let desk = Desk { housekeeper: Arc::new(housekeeper), service: None };
     desk.answer(request, say);
-    index.close();
+    keeper.index.close();
     Ok(())
+}
+
+/// Returns a desk for what takes no network, in a process that has just opened the cache directory.
+///
+/// # Errors
+/// What keeps the alarms from being read.
+pub fn plain_desk(store: &Store, limits: Limits) -> Result<Desk, Error> {
+    let (clock, root) = (Clock::system(), store.root());
+    let in_use = (Fills::new(Tasks::new()), Arc::default());
+    let alarms = Arc::new(Alarms::load(root, clock.now())?);
+    let (index, stop) = (Arc::new(Index::opening(root)), CancellationToken::new());
+    let housekeeper = Arc::new(Housekeeper::new(root.to_owned(), index, in_use, limits, clock, stop));
+    Ok(Desk { housekeeper, alarms, machinery: None, service: None })
 }

@@ -1,17 +1,21 @@
 //! Does what a command wants, for a running service and for a command that is alone with the cache directory.
 //!
 //! Owns [`Desk`]. Called by the two sides of the conversation, so both give the same answers; calls `housekeeping`,
-//! and `cache` for what only a running service knows.
+//! `store` for pins and alarms, and `cache` for what only a running service knows and for what takes the network.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::runtime::Handle;
+
 use crate::cache::Cache;
 use crate::clock::UnixSeconds;
+use crate::control::teller::Teller;
 use crate::control::text::{count, progress, rules, size, span};
 use crate::control::{Answer, Request, Rules};
 use crate::housekeeping::Housekeeper;
+use crate::store::alarms::Alarms;
 use crate::store::gc::{self, Mode, Reason, Removal, Report};
 use crate::store::offline::knows_anything_of;
 use crate::store::pins::Pin;
@@ -20,14 +24,26 @@ use crate::store::pins::Pin;
 pub struct Desk {
     /// The cache directory and its rules.
     pub housekeeper: Arc<Housekeeper>,
+    /// What a person has to know.
+    pub alarms: Arc<Alarms>,
+    /// What takes the network: always there in a service, alone only for a request that
+    /// [needs it](Request::needs_machinery).
+    pub machinery: Option<Machinery>,
     /// The service, if it is running in this process.
     pub service: Option<Service>,
 }
 
+/// All that a service is made of, but for its server.
+pub struct Machinery {
+    /// The cache, with its way out.
+    pub cache: Arc<Cache>,
+    /// Where what waits for the network is waited for, by `block_on`: a request is answered on the blocking pool, or in
+    /// the main thread.
+    pub runtime: Handle,
+}
+
 /// A running service.
 pub struct Service {
-    /// What it serves.
-    pub cache: Arc<Cache>,
     /// When it began, by the steady clock.
     pub started: Instant,
 }
@@ -38,24 +54,40 @@ type Say<'a> = dyn FnMut(String) + 'a;
 impl Desk {
     /// Does what is asked, telling `say` each piece of the answer, the end included. For the blocking pool.
     pub fn answer(&self, request: &Request, say: &mut dyn FnMut(Answer)) {
-        let mut line = |text| say(Answer::Line(text));
-        let result = match request {
-            Request::Status => {
-                self.status(&mut line);
-                Ok(())
-            }
-            Request::Gc { dry_run, rules: given } => {
-                let mode = if *dry_run { Mode::DryRun } else { Mode::Remove };
-                self.gc(mode, *given, &mut line)
-            }
-            Request::Pin(targets) => self.pin(targets, &mut line),
-            Request::Pins => self.pins(&mut line),
-            Request::Unpin(targets) => self.unpin(targets, &mut line),
-        };
+        let result = self.work(request, &mut Teller::new(say, &self.housekeeper.clock));
         say(match result {
             Ok(()) => Answer::Exit { code: 0, error: None },
             Err(error) => Answer::Exit { code: 1, error: Some(error) },
         });
+    }
+
+    fn work(&self, request: &Request, teller: &mut Teller<'_>) -> Result<(), String> {
+        match request {
+            Request::Status => {
+                self.status(&mut |text| teller.line(text));
+                Ok(())
+            }
+            Request::Gc { dry_run, rules: given } => {
+                let mode = if *dry_run { Mode::DryRun } else { Mode::Remove };
+                self.gc(mode, *given, &mut |text| teller.line(text))
+            }
+            Request::Pin(targets) => self.pin(targets, &mut |text| teller.line(text)),
+            Request::Pins => self.pins(&mut |text| teller.line(text)),
+            Request::Unpin(targets) => self.unpin(targets, &mut |text| teller.line(text)),
+            Request::Alarms => {
+                self.list_alarms(teller);
+                Ok(())
+            }
+            Request::ExportAlarm(id) => self.export_alarm(*id, teller),
+            Request::ClearAlarms(ids) => self.clear_alarms(ids, teller),
+            Request::Verify { repair } => self.verify(self.machinery()?, *repair, teller),
+            Request::VerifySums { name, text } => self.verify_sums(self.machinery()?, name, text, teller),
+            Request::Audit { from_start } => self.audit(self.machinery()?, *from_start, teller),
+        }
+    }
+
+    fn machinery(&self) -> Result<&Machinery, String> {
+        self.machinery.as_ref().ok_or_else(|| "this takes the network, and there is no way to it".to_owned())
     }
 
     fn status(&self, say: &mut Say<'_>) {
@@ -70,15 +102,16 @@ impl Desk {
         }
         say(format!("cache         {}", keeper.root.display()));
         self.say_stored(say);
-        if let Some(service) = &self.service {
-            for upstream in service.cache.upstreams.all() {
+        if let (Some(_), Some(Machinery { cache, .. })) = (&self.service, &self.machinery) {
+            for upstream in cache.upstreams.all() {
                 let state = upstream.down_reason().map_or_else(|| "ok".to_owned(), |reason| format!("down: {reason}"));
                 say(format!("upstream      {}  {state}", upstream.name));
             }
-            for zip in service.cache.fills.growing() {
+            for zip in cache.fills.growing() {
                 say(format!("downloading   {}  {}", zip.version, progress(zip.received, zip.length)));
             }
         }
+        self.alarms_line().into_iter().for_each(&mut *say);
         if keeper.clock.trusted_now().is_some() {
             say("clock         trusted".to_owned());
         } else {

@@ -1,4 +1,4 @@
-//! The commands that look after a cache: status, gc, pin, pins, unpin.
+//! The commands that look after a cache: status, gc, pin, pins, unpin, alarms, verify, audit.
 //!
 //! Owns the conversation between such a command and the service. One process owns the cache directory: if a service
 //! runs, the command asks it over a Unix socket in the directory; if none runs, the command takes the lock and does the
@@ -8,8 +8,10 @@
 //! ```text
 //! ROOT/.larder/control.sock      mode 0660: who may write to it may remove modules
 //!
-//! command ─► {"gc":{"dry_run":true}}                      one request, one line of JSON, at most 1 MiB
+//! command ─► {"gc":{"dry_run":true}}                      one request, one line of JSON, at most 8 MiB
 //!         ◄─ {"line":"would remove …"}                    for stdout, any number
+//!         ◄─ {"progress":{"done":1,"total":9,"text":"…"}}    for a bar, at most every 200 ms; a total of 0 is unknown
+//!         ◄─ {"bytes":"bm90ZQo="}                         for stdout as they are, in base64
 //!         ◄─ "working"                                    at least every 5 s until the end
 //!         ◄─ {"exit":{"code":0,"error":null}}             the end
 //! ```
@@ -24,18 +26,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::gc::Limits;
 
+mod alarms;
+mod audit;
 pub mod client;
 pub mod desk;
 pub mod server;
+pub mod teller;
 pub(crate) mod text;
+mod verify;
 
 #[cfg(test)]
 mod tests;
 
 /// The socket's name in Larder's own folder.
 const SOCKET: &str = "control.sock";
-/// The longest request, in bytes: some ten thousand pins.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+/// The longest request, in bytes: a go.sum file of some sixty thousand lines, or more pins than anybody types.
+pub const REQUEST_BYTES_MAX: u64 = 8 << 20;
 /// The longest line of an answer, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 /// While there is nothing to tell, the service says so this often.
@@ -63,6 +69,46 @@ pub enum Request {
     Pins,
     /// Keep them no longer.
     Unpin(Vec<String>),
+    /// List the alarms.
+    Alarms,
+    /// Hand out the evidence of an alarm.
+    ExportAlarm(u64),
+    /// Clear these alarms; none named are all.
+    ClearAlarms(Vec<u64>),
+    /// Judge all that is stored.
+    Verify {
+        /// Fetch again what does not pass.
+        repair: bool,
+    },
+    /// Compare a go.sum file with the checksum database.
+    VerifySums {
+        /// The file's name, for the answer.
+        name: String,
+        /// What is in it.
+        text: String,
+    },
+    /// Read the log of the checksum database.
+    Audit {
+        /// All of it, not only what has come since the last time.
+        from_start: bool,
+    },
+}
+
+impl Request {
+    /// Says whether it takes more than the files of the cache directory: the way out, and the runtime for it.
+    pub fn needs_machinery(&self) -> bool {
+        match self {
+            Self::Verify { .. } | Self::VerifySums { .. } | Self::Audit { .. } => true,
+            Self::Status
+            | Self::Gc { .. }
+            | Self::Pin(_)
+            | Self::Pins
+            | Self::Unpin(_)
+            | Self::Alarms
+            | Self::ExportAlarm(_)
+            | Self::ClearAlarms(_) => false,
+        }
+    }
 }
 
 /// Rules given with the command itself; what is `None` is as the service is configured.
@@ -83,6 +129,17 @@ pub struct Rules {
 pub enum Answer {
     /// A line for stdout.
     Line(String),
+    /// A piece of a file for stdout, as it is; in base64.
+    Bytes(String),
+    /// How far the work has come, in whatever unit.
+    Progress {
+        /// What is done.
+        done: u64,
+        /// All there is to do; 0 if that is not known.
+        total: u64,
+        /// What is being worked on.
+        text: String,
+    },
     /// There will be more.
     Working,
     /// The end.

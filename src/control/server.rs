@@ -13,6 +13,7 @@ use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -31,6 +32,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const TAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines between the work and the socket.
 const QUEUE_LINES: usize = 64;
+/// The work looks this often whether there is room for a line.
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -115,8 +118,7 @@ async fn converse(stream: UnixStream, desk: Arc<Desk>) -> io::Result<()> {
     };
     let (sender, mut answers) = mpsc::channel(QUEUE_LINES);
     let work = store::blocking(move || {
-        // When nobody listens any more the work goes on, and what it has to say is dropped.
-        desk.answer(&request, &mut |answer| drop(sender.blocking_send(answer)));
+        desk.answer(&request, &mut |answer| queue(&sender, answer));
         Ok(())
     });
     // Owns its end of the queue: once it has returned, nothing keeps the work waiting.
@@ -132,6 +134,17 @@ async fn converse(stream: UnixStream, desk: Arc<Desk>) -> io::Result<()> {
     let (told, worked) = tokio::join!(tell, work);
     worked.map_err(io::Error::other)?;
     told
+}
+
+/// Waits until there is room for a line of the answer. When nobody listens any more the work goes on, and what it has to
+/// say is dropped.
+///
+/// The channel's own way to wait panics within `block_on`, where what takes the network speaks from.
+fn queue(sender: &mpsc::Sender<Answer>, mut answer: Answer) {
+    while let Err(TrySendError::Full(unsent)) = sender.try_send(answer) {
+        answer = unsent;
+        std::thread::sleep(QUEUE_PAUSE);
+    }
 }
 
 async fn say(writer: &mut (impl tokio::io::AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {

@@ -20,6 +20,7 @@ use crate::resource::{ArtifactKind, Resource};
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::store::adopt::{self, Adoption};
+use crate::store::alarms::{AlarmKind, Alarms, NewAlarm};
 use crate::store::index::Index;
 
 const ONE: &str = "example.com/one@v1.0.0";
@@ -45,7 +46,9 @@ impl Running {
         let stop = CancellationToken::new();
         let keeper =
             Housekeeper::new(root.to_owned(), Arc::clone(&index), in_use, Limits::default(), Clock::system(), stop);
-        let desk = Arc::new(Desk { housekeeper: Arc::new(keeper), service: None });
+        let alarms = Arc::new(Alarms::load(root, Clock::system().now()).unwrap());
+        let desk = Desk { housekeeper: Arc::new(keeper), alarms, machinery: None, service: None };
+        let desk = Arc::new(desk);
         let listener = runtime.block_on(async { server::bind(&store).unwrap() });
         let served = server::serve(listener, desk, store, tasks.clone());
         runtime.block_on(async { tasks.spawn("control", served) });
@@ -69,12 +72,17 @@ fn put(root: &Path, index: &Index, version: &str) {
     }
 }
 
+fn plain(store: &Arc<Store>) -> Result<Desk, client::Error> {
+    client::plain_desk(store, Limits::default())
+}
+
 /// Returns the lines, the exit code and the error of a command.
 fn run(root: &Path, request: &Request) -> (Vec<String>, u8, Option<String>) {
     let (mut lines, mut end) = (Vec::new(), None);
-    client::run(root, Limits::default(), request, &mut |answer| match answer {
+    client::run(root, request, plain, &mut |answer| match answer {
         Answer::Line(line) => lines.push(line),
-        Answer::Working => {}
+        Answer::Bytes(piece) => lines.push(String::from_utf8(teller::decode(&piece).unwrap()).unwrap()),
+        Answer::Working | Answer::Progress { .. } => {}
         Answer::Exit { code, error } => end = Some((code, error)),
     })
     .unwrap();
@@ -205,7 +213,7 @@ fn a_broken_conversation_is_an_error() {
         let _ = stream.read_to_end(&mut Vec::new());
     });
     let mut answers = Vec::new();
-    let result = client::run(root.path(), Limits::default(), &Request::Pins, &mut |answer| answers.push(answer));
+    let result = client::run(root.path(), &Request::Pins, plain, &mut |answer| answers.push(answer));
     assert!(matches!(result, Err(client::Error::Broken(_))), "{result:?}");
     assert_eq!(answers, [Answer::Working, Answer::Line("one".to_owned())]);
     service.join().unwrap();
@@ -216,7 +224,7 @@ fn a_broken_conversation_is_an_error() {
 fn missing_and_deaf_caches_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = folder.path().join("nowhere");
-    let run = |root: &Path| client::run(root, Limits::default(), &Request::Pins, &mut |_| {});
+    let run = |root: &Path| client::run(root, &Request::Pins, plain, &mut |_| {});
     assert!(matches!(run(&nowhere), Err(client::Error::NoCache(_))));
     assert!(!nowhere.is_dir());
     let store = Store::open_root(folder.path()).unwrap();
@@ -234,12 +242,82 @@ fn lines_hold_what_they_are_given() {
         Request::Pin(names(&[ONE])),
         Request::Pins,
         Request::Unpin(names(&[ONE, TWO])),
+        Request::Alarms,
+        Request::ExportAlarm(3),
+        Request::ClearAlarms(vec![]),
+        Request::ClearAlarms(vec![1, 2]),
+        Request::Verify { repair: true },
+        Request::VerifySums { name: "go.sum".to_owned(), text: "a v1.0.0 h1:x=\nb".to_owned() },
+        Request::Audit { from_start: false },
     ];
     for request in requests {
         let line = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request, "{line}");
     }
+    let progress = Answer::Progress { done: 1, total: 9, text: "a".to_owned() };
+    for answer in [progress, Answer::Bytes("YQ==".to_owned()), Answer::Working] {
+        let line = serde_json::to_string(&answer).unwrap();
+        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer, "{line}");
+    }
     let configured = Limits { age_max: Some(Duration::from_secs(9)), cache_bytes_max: Some(9), free_bytes_min: 9 };
     assert_eq!(rules.over(configured), Limits { age_max: None, cache_bytes_max: Some(5), free_bytes_min: 9 });
     assert_eq!(Rules::default().over(configured), configured);
+}
+
+/// Alarms are listed, handed out and cleared, with a service and without one; status tells of open ones.
+#[test]
+fn alarms_work_both_ways() {
+    let root = tempfile::tempdir().unwrap();
+    let evidence = "note\nno end of line";
+    let raise = |subject: &str| {
+        let new = NewAlarm {
+            kind: AlarmKind::Fork,
+            database: Some("sumdb.larder.test".to_owned()),
+            subject: subject.to_owned(),
+            text: "two histories".to_owned(),
+            details: Vec::new(),
+            evidence: (subject == "one").then(|| evidence.into()),
+        };
+        Alarms::load(root.path(), Clock::system().now()).unwrap().raise(new, Clock::system().now()).unwrap();
+    };
+    std::fs::create_dir(root.path().join(".larder")).unwrap();
+    assert_eq!(run(root.path(), &Request::Alarms), (names(&["no alarms"]), 0, None));
+    raise("one");
+    raise("two");
+    for is_served in [false, true] {
+        let running = is_served.then(|| Running::start(root.path()));
+        let open = if is_served { 1 } else { 2 };
+        let (lines, code, _) = run(root.path(), &Request::Alarms);
+        assert!(code == 0 && lines[0].starts_with("1  fork  sumdb.larder.test  20"), "{lines:?}");
+        let status = run(root.path(), &Request::Status).0;
+        let expected = format!("alarms        {open} open, {open} latched: see larder alarms");
+        assert!(status.contains(&expected), "{status:?}");
+        assert_eq!(run(root.path(), &Request::ExportAlarm(1)), (names(&[evidence]), 0, None));
+        let (lines, code, error) = run(root.path(), &Request::ExportAlarm(2));
+        assert!(lines.is_empty() && code == 1 && error.unwrap() == "alarm 2 has no evidence");
+        assert_eq!(run(root.path(), &Request::ExportAlarm(9)).1, 1);
+        if is_served {
+            assert_eq!(run(root.path(), &Request::ClearAlarms(vec![])), (names(&["cleared alarm 2"]), 0, None));
+            assert_eq!(run(root.path(), &Request::ClearAlarms(vec![])).0, ["no open alarms"]);
+            assert!(!run(root.path(), &Request::Status).0.iter().any(|line| line.starts_with("alarms")));
+        } else {
+            let (lines, code, error) = run(root.path(), &Request::ClearAlarms(vec![1, 7]));
+            assert_eq!((lines, code, error), (names(&["cleared alarm 1"]), 1, Some("not an open alarm: 7".to_owned())));
+        }
+        if let Some(running) = running {
+            running.stop();
+        }
+    }
+}
+
+/// What takes the network says so where there is none, and needs no other request.
+#[test]
+fn the_network_is_for_those_who_need_it() {
+    let root = tempfile::tempdir().unwrap();
+    let sums = Request::VerifySums { name: String::new(), text: String::new() };
+    for request in [Request::Verify { repair: false }, sums, Request::Audit { from_start: true }] {
+        assert!(request.needs_machinery());
+        assert_eq!(run(root.path(), &request).1, 1);
+    }
+    assert!(![Request::Status, Request::Pins, Request::Alarms].iter().any(Request::needs_machinery));
 }

@@ -3,12 +3,23 @@
 use std::time::Duration;
 
 use indicatif::DecimalBytes;
+use x509_cert::der::DateTime;
 
+use crate::clock::UnixSeconds;
 use crate::store::gc::Limits;
 
 /// Returns a size in the unit that fits it, counted in thousands as in the configuration.
 pub(super) fn size(bytes: u64) -> String {
     DecimalBytes(bytes).to_string()
+}
+
+/// Returns a time as date and time of day.
+pub(super) fn time(time: UnixSeconds) -> String {
+    // The crate's own form is the one of RFC 3339.
+    DateTime::from_unix_duration(Duration::from_secs(time.0)).map_or_else(
+        |_| format!("{} s after 1970", time.0),
+        |at| format!("{} UTC", at.to_string().trim_end_matches('Z').replace('T', " ")),
+    )
 }
 
 /// Returns a time span in its two largest units.
@@ -69,6 +80,8 @@ mod tests {
     #[test]
     fn figures() {
         assert_eq!(size(46_300_000), "46.30 MB");
+        assert_eq!(time(UnixSeconds(1_795_935_600)), "2026-11-29 07:00:00 UTC");
+        assert_eq!(time(UnixSeconds(u64::MAX)), format!("{} s after 1970", u64::MAX));
         let spans =
             [(0, "0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min"), (90_000, "1 day 1 h"), (40 * 86_400, "40 days 0 h")];
         for (seconds, text) in spans {

@@ -60,24 +60,31 @@ pub(super) async fn look(upstream: &Upstream, subject: &Subject) -> Found {
             vec![looked.unwrap_or_else(|err| Check::new(STEP, name, Outcome::Fail, err.to_string()))].into()
         }
         Source::Http { base, name, credentials, egress } => {
-            let mut found = Found::default();
-            if base.scheme() == "https" {
-                match tls_checks(name, base, egress, subject, &mut found).await {
-                    Tls::Good => {}
-                    Tls::Bad => {
-                        found.checks.push(Check::new(STEP, name, Outcome::Skip, "not asked, since TLS failed"));
-                        return found;
-                    }
-                    Tls::NotReached => return found,
-                }
-            }
             // What only a private upstream has is not known here; whether it lets us in is.
             let path = if upstream.is_private { "" } else { SMALL_REQUEST };
-            let question = Question { name, base, path, credentials: credentials.as_ref(), egress };
-            ask(STEP, &question, &subject.clock, &mut found).await;
-            found
+            reach(&Question { name, base, path, credentials: credentials.as_ref(), egress }, subject).await
+        }
+        Source::Database { base, name, egress } => {
+            reach(&Question { name, base, path: "latest", credentials: None, egress }, subject).await
         }
     }
+}
+
+async fn reach(question: &Question<'_>, subject: &Subject) -> Found {
+    let Question { name, base, egress, .. } = question;
+    let mut found = Found::default();
+    if base.scheme() == "https" {
+        match tls_checks(name, base, egress, subject, &mut found).await {
+            Tls::Good => {}
+            Tls::Bad => {
+                found.checks.push(Check::new(STEP, *name, Outcome::Skip, "not asked, since TLS failed"));
+                return found;
+            }
+            Tls::NotReached => return found,
+        }
+    }
+    ask(STEP, question, &subject.clock, &mut found).await;
+    found
 }
 
 /// Looks at the checksum database.

@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::fill::HeadWriter;
 use crate::fill::transfer::Transfer;
 use crate::module::ModuleVersion;
+use crate::module::zip::hash::H1;
 use crate::resource::{ArtifactKind, Resource};
 use crate::store::{self, Store, StoredFile};
 use crate::upstream::{Failure, UpstreamList};
+use crate::verify::{Verdict, Verifier};
 
 /// How zips are downloaded.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ pub struct Config {
 pub struct Downloader {
     pub(super) store: Arc<Store>,
     pub(super) upstreams: Arc<UpstreamList>,
+    pub(super) verifier: Arc<Verifier>,
     pub(super) connections: usize,
     permits: Option<Semaphore>,
     stop: CancellationToken,
@@ -45,14 +48,25 @@ pub struct Downloaded {
     pub stored: StoredFile,
     /// Where it came from.
     pub upstream: Arc<str>,
+    /// Its hash, if it was wanted.
+    pub h1: Option<H1>,
+    /// The judgement of it.
+    pub verdict: Verdict,
 }
 
 impl Downloader {
     /// Makes a downloader; `stop` interrupts every download, keeping what has come.
-    pub fn new(config: &Config, store: Arc<Store>, upstreams: Arc<UpstreamList>, stop: CancellationToken) -> Self {
+    pub fn new(
+        config: &Config,
+        store: Arc<Store>,
+        upstreams: Arc<UpstreamList>,
+        verifier: Arc<Verifier>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             store,
             upstreams,
+            verifier,
             connections: config.connections.max(1),
             permits: (config.downloads_max > 0).then(|| Semaphore::new(config.downloads_max)),
             stop,
@@ -76,6 +90,7 @@ impl Downloader {
             let (store, resource) = (Arc::clone(&self.store), resource.clone());
             store::blocking(move || store.partial(&resource)).await?
         };
+        self.verifier.expect(module);
         let mut transfer = Transfer::new(self, module, resource, partial, head);
         let result = tokio::select! {
             result = transfer.run() => result,

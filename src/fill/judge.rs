@@ -8,7 +8,7 @@ use std::fs::File;
 use serde::Deserialize;
 
 use crate::module::version::Version;
-use crate::module::{ModuleVersion, zip};
+use crate::module::{ModuleVersion, Shown, zip};
 use crate::resource::{ArtifactKind, Resource};
 
 /// The largest zip the go command reads, in bytes.
@@ -77,7 +77,12 @@ pub fn check_small(resource: &Resource, body: &[u8]) -> Result<(), String> {
 /// # Errors
 /// The rule that is broken.
 pub fn check_zip(file: &File, length: u64, module: &ModuleVersion) -> Result<(), String> {
-    zip::check_structure(file, length, module).map_err(|err| err.to_string())
+    zip::check_structure(file, length, module).map_err(|err| err.to_string())?;
+    let facts = zip::rules::check_rules(file, length, module).map_err(|err| err.to_string())?;
+    if let Some(link) = facts.symlink {
+        log::warn!("{module}: the zip has a symbolic link, which go makes a plain file of: {}", Shown(&link));
+    }
+    Ok(())
 }
 
 /// Returns the version that an .info names.

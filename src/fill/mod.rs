@@ -22,6 +22,7 @@ use crate::shutdown::Tasks;
 use crate::upstream::Failure;
 
 pub mod download;
+mod hashing;
 pub mod judge;
 mod publisher;
 pub mod reader;

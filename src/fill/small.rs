@@ -11,8 +11,10 @@ use tokio::time::timeout;
 
 use crate::fill::judge;
 use crate::net::egress::Error;
-use crate::resource::Resource;
+use crate::module::zip::hash::H1;
+use crate::resource::{ArtifactKind, Resource};
 use crate::upstream::answer::Part;
+use crate::verify::{Content, Subject, Verdict, Verifier};
 use crate::upstream::{Answer, Ask, Failure, Upstream, UpstreamList};
 
 /// Bodies of unknown or unusual size on their way in at a time; with their limit of 16 MiB this bounds the memory.
@@ -33,6 +35,8 @@ pub struct Fetched {
     pub etag: Option<String>,
     /// The `Last-Modified`, for the next revalidation.
     pub last_modified: Option<String>,
+    /// The judgement of a `.mod`.
+    pub verdict: Option<Verdict>,
 }
 
 /// What is stored of a resource, for a revalidation.
@@ -49,13 +53,14 @@ pub struct Known {
 /// Fetches small files.
 pub struct SmallFiles {
     upstreams: Arc<UpstreamList>,
+    verifier: Arc<Verifier>,
     large_in_flight: Semaphore,
 }
 
 impl SmallFiles {
-    /// Makes a fetcher over `upstreams`.
-    pub fn new(upstreams: Arc<UpstreamList>) -> Self {
-        Self { upstreams, large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX) }
+    /// Makes a fetcher over `upstreams`, whose `.mod` files `verifier` judges.
+    pub fn new(upstreams: Arc<UpstreamList>, verifier: Arc<Verifier>) -> Self {
+        Self { upstreams, verifier, large_in_flight: Semaphore::new(LARGE_IN_FLIGHT_MAX) }
     }
 
     /// Fetches `resource`, or learns that what we have is still right.
@@ -67,11 +72,21 @@ impl SmallFiles {
     /// Dropping the future abandons the request.
     pub async fn fetch(&self, resource: &Resource, known: Option<&Known>) -> Result<Fetched, Failure> {
         let mut walk = self.upstreams.route(resource);
+        if let Resource::Artifact(module, ArtifactKind::Mod) = resource {
+            self.verifier.expect(module);
+        }
         while let Some(upstream) = walk.next_upstream() {
+            if let Some(failure) = self.verifier.distrusted(&upstream.name, resource) {
+                walk.failed(failure)?;
+                continue;
+            }
             let mut retry = self.upstreams.retry();
             loop {
                 let failure = match timeout(ATTEMPT_TIMEOUT, self.attempt(&upstream, resource, known)).await {
-                    Ok(Ok(fetched)) => return Ok(fetched),
+                    Ok(Ok(fetched)) => match self.judged(resource, fetched).await {
+                        Ok(fetched) => return Ok(fetched),
+                        Err(failure) => failure,
+                    },
                     Ok(Err(failure)) => failure,
                     Err(_) => Failure::Network {
                         upstream: Arc::clone(&upstream.name),
@@ -85,6 +100,16 @@ impl SmallFiles {
             }
         }
         Err(walk.end())
+    }
+
+    /// Has a `.mod` judged; everything else has nothing to be judged by.
+    async fn judged(&self, resource: &Resource, mut fetched: Fetched) -> Result<Fetched, Failure> {
+        if let (Resource::Artifact(module, kind @ ArtifactKind::Mod), Some(body)) = (resource, &fetched.body) {
+            let (h1, bytes) = (H1::of_go_mod(body), Content::Bytes(body.clone()));
+            let subject = Subject { module, kind: *kind, h1, upstream: &fetched.upstream, bytes };
+            fetched.verdict = Some(self.verifier.judge(&subject).await?);
+        }
+        Ok(fetched)
     }
 
     async fn attempt(
@@ -124,6 +149,7 @@ impl SmallFiles {
             upstream: Arc::clone(&upstream.name),
             etag: answer.etag,
             last_modified: answer.last_modified,
+            verdict: None,
         })
     }
 }

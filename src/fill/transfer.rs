@@ -13,21 +13,23 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::fill::download::{Downloaded, Downloader};
+use crate::fill::hashing::{Hashes, Hashing};
 use crate::fill::judge::{self, ZIP_BYTES_MAX};
 use crate::fill::publisher::{Publisher, Shown};
 use crate::fill::segments::{Claim, Segments};
 use crate::fill::{Head, HeadWriter};
 use crate::module::ModuleVersion;
 use crate::net::egress;
-use crate::resource::Resource;
+use crate::resource::{ArtifactKind, Resource};
 use crate::store::partial::{Identity, Partial, PartialWriter};
 use crate::store::{self, ZipSums};
 use crate::upstream::answer::{Body, Part};
 use crate::upstream::{Answer, Ask, Failure, Upstream};
+use crate::verify::{Content, Subject, Verdict};
 
 /// Zips up to this size come over one connection, in bytes.
 const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
@@ -60,6 +62,11 @@ pub(super) struct Transfer<'a> {
     /// Whether an upstream has sent something else than what readers were shown.
     differs: AtomicBool,
     head: &'a HeadWriter,
+    hashing: Hashing,
+    /// Told when there is more without a gap.
+    has_grown: Notify,
+    /// What was found out of the complete zip.
+    judged: Option<(Hashes, Verdict)>,
     /// The most bytes that were ever there; only more than that is progress.
     done_bytes_max: u64,
     upstream: Arc<str>,
@@ -89,6 +96,9 @@ impl<'a> Transfer<'a> {
             writes: Arc::new(Semaphore::new(usize::try_from(WRITES_MAX).unwrap_or_default())),
             differs: AtomicBool::new(false),
             head,
+            hashing: Hashing::new(module, with.verifier.database().is_some()),
+            has_grown: Notify::new(),
+            judged: None,
             upstream,
         }
     }
@@ -96,8 +106,30 @@ impl<'a> Transfer<'a> {
     /// Walks the upstreams until one has given the whole zip and it is judged good.
     pub(super) async fn run(&mut self) -> Result<(), Failure> {
         let mut walk = self.with.upstreams.route(&self.resource);
+        let mut mismatch = None;
         while let Some(upstream) = walk.next_upstream() {
-            let Err(failure) = self.fetch_from(&upstream).await else { return Ok(()) };
+            let failure = match self.with.verifier.distrusted(&upstream.name, &self.resource) {
+                Some(failure) => failure,
+                None => match self.fetch_from(&upstream).await {
+                    Ok(()) => return Ok(()),
+                    Err(failure) => failure,
+                },
+            };
+            match failure {
+                Failure::Mismatch { .. } => mismatch = mismatch.or_else(|| Some(failure.clone())),
+                // Whoever has been shown the wrong file cannot be given the right one; the next request gets it.
+                Failure::Changed { .. } if mismatch.is_some() => return mismatch.map_or(Ok(()), Err),
+                Failure::NotFound(_)
+                | Failure::Refused { .. }
+                | Failure::Unavailable { .. }
+                | Failure::Network { .. }
+                | Failure::Offline { .. }
+                | Failure::Rejected { .. }
+                | Failure::Changed { .. }
+                | Failure::Unjudged(_)
+                | Failure::Store(_)
+                | Failure::Stopped => {}
+            }
             walk.failed(failure)?;
         }
         Err(walk.end())
@@ -172,16 +204,23 @@ impl<'a> Transfer<'a> {
         for _ in 0..helpers {
             streams.push(this.stream(upstream, None));
         }
-        let mut first_failure = None;
-        while let Some(result) = streams.next().await {
-            match result {
-                Ok(()) => {}
-                Err(failure @ (Failure::Changed { .. } | Failure::Store(_))) => return Err(failure),
-                Err(failure) => {
-                    first_failure.get_or_insert(failure);
+        let all_streams = async {
+            let mut first_failure = None;
+            while let Some(result) = streams.next().await {
+                match result {
+                    Ok(()) => {}
+                    Err(failure @ (Failure::Changed { .. } | Failure::Store(_))) => return Err(failure),
+                    Err(failure) => {
+                        first_failure.get_or_insert(failure);
+                    }
                 }
             }
-        }
+            Ok(first_failure)
+        };
+        let first_failure = tokio::select! {
+            ended = all_streams => ended?,
+            broken = this.hashing.follow(&this.partial.file, || this.lock().prefix(), &this.has_grown) => match broken? {},
+        };
         if this.lock().is_complete() {
             return Ok(());
         }
@@ -224,6 +263,7 @@ impl<'a> Transfer<'a> {
         let claim = segments.claim().ok_or_else(|| rejected("the zip is empty".to_owned()))?;
         self.partial.begin(&identity, self.publisher.shown_bytes())?;
         *self.lock() = segments;
+        self.hashing.restart();
         self.publisher.announce(answer.length);
         Ok(claim)
     }
@@ -379,6 +419,7 @@ impl<'a> Transfer<'a> {
             (segments.prefix(), segments.done_bytes())
         };
         self.publisher.received(done_bytes);
+        self.has_grown.notify_one();
         if self.publisher.show(prefix) == Shown::First {
             self.show_head();
         }
@@ -393,11 +434,20 @@ impl<'a> Transfer<'a> {
         let length = self.lock().prefix();
         self.partial.set_length(length)?;
         let (file, module) = (Arc::clone(&self.partial.file), self.module.clone());
-        let verdict = store::blocking(move || Ok(judge::check_zip(&file, length, &module))).await?;
-        if let Err(reason) = verdict {
-            self.forget_blocks();
-            return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
-        }
+        let (store, hashing) = (Arc::clone(&self.with.store), self.hashing.clone());
+        let checked = store::blocking(move || match judge::check_zip(&file, length, &module) {
+            Ok(()) => hashing.finish(&store, &file, length, &module),
+            Err(reason) => Ok(Err(reason)),
+        });
+        let hashes = match checked.await? {
+            Ok(hashes) => hashes,
+            Err(reason) => {
+                self.forget_blocks();
+                return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
+            }
+        };
+        let verdict = self.verdict(&hashes, length, upstream).await.inspect_err(|_| self.forget_blocks())?;
+        self.judged = Some((hashes, verdict));
         if self.upstream.is_empty() {
             self.upstream = Arc::clone(&upstream.name);
         }
@@ -407,13 +457,23 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    async fn verdict(&self, hashes: &Hashes, length: u64, upstream: &Arc<Upstream>) -> Result<Verdict, Failure> {
+        let Some(h1) = hashes.h1 else { return Ok(Verdict::Exempt) };
+        let bytes = Content::File(Arc::clone(&self.partial.file), length);
+        let (module, kind) = (self.module, ArtifactKind::Zip);
+        self.with.verifier.judge(&Subject { module, kind, h1, upstream: &upstream.name, bytes }).await
+    }
+
     /// Gives a good file its name; keeps or removes what is left of a failed one.
     pub(super) async fn finish(self, result: Result<(), Failure>) -> Result<Downloaded, Failure> {
-        let Self { with, resource, partial, publisher, upstream, segments, head, .. } = self;
+        let Self { with, resource, partial, publisher, upstream, segments, head, judged, .. } = self;
         let store = Arc::clone(&with.store);
         let Err(failure) = result else {
-            let stored = store::blocking(move || store.commit_partial(&partial, &resource, ZipSums::default())).await?;
-            return Ok(Downloaded { stored, upstream });
+            let (h1, crc32) = judged.as_ref().map_or((None, None), |(hashes, _)| (hashes.h1, Some(hashes.crc32)));
+            let sums = ZipSums { h1, crc32 };
+            let stored = store::blocking(move || store.commit_partial(&partial, &resource, sums)).await?;
+            let verdict = judged.map_or(Verdict::Exempt, |(_, verdict)| verdict);
+            return Ok(Downloaded { stored, upstream, h1, verdict });
         };
         // Those who come while the remains are cleared away get the failure as a status, not as a broken body.
         head.publish(Head::Failed(failure.clone()));

@@ -38,10 +38,10 @@ impl Handler {
     /// A fill that was started goes on when the future is dropped.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>, connection: ConnectionInfo) -> Response<Body> {
         if !self.log_requests {
-            return self.answer(&request).await;
+            return self.answer(&request, connection).await;
         }
         let started = self.clock.steady();
-        let response = self.answer(&request).await;
+        let response = self.answer(&request, connection).await;
         let ms = self.clock.steady().duration_since(started).as_millis();
         let client: IpAddr = connection.peer.ip().to_canonical();
         log::info!(
@@ -56,7 +56,7 @@ impl Handler {
         response
     }
 
-    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: &Request<Incoming>, connection: ConnectionInfo) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return respond::method_not_allowed();
         }
@@ -73,7 +73,7 @@ impl Handler {
             Ok(resource) => resource,
             Err(error) => return respond::malformed(&error),
         };
-        match self.cache.get(&resource, fetch_mode).await {
+        match self.cache.get(&resource, fetch_mode, Some(connection.peer.ip().to_canonical())).await {
             Ok(reply) => respond::found(&resource, reply, request.headers()),
             Err(error) => respond::failed(&resource, &error),
         }

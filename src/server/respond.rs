@@ -53,6 +53,7 @@ pub(super) fn failed(resource: &Resource, error: &Error) -> Response<Body> {
         text(StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY), error.client_text());
     let status = match error {
         Error::NotFound { is_remembered: true, .. } => CacheStatus::hit().with_detail("negative"),
+        Error::NotProxied(_) => CacheStatus::unanswered("not-proxied"),
         Error::NotStored(_) => CacheStatus::unanswered("not-stored"),
         Error::Offline { .. } | Error::UnknownOffline { .. } => CacheStatus::unanswered("offline"),
         Error::NotFound { .. } | Error::Upstream { .. } | Error::PrivateLookup(_) | Error::Busy | Error::Store(_) => {

@@ -9,6 +9,9 @@
 //! ROOT/.larder/tmp/          files being written, and partial downloads
 //! ROOT/.larder/index/        sled: derived, may be deleted
 //! ROOT/.larder/pins          what is never removed
+//! ROOT/.larder/unverified    what could not be judged yet
+//! ROOT/.larder/alarms/       what a person has to know, and the evidence for it
+//! ROOT/.larder/audit/        how far the log of a checksum database was followed, and what was seen in it
 //! ```
 //!
 //! Invariants 2 and 3 of ARCHITECTURE.md are kept here.
@@ -18,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -28,6 +32,7 @@ use crate::sumdb::name::SumdbName;
 use crate::sumdb::tile::Tile;
 
 pub mod adopt;
+pub mod alarms;
 mod blob;
 pub mod durable;
 pub mod gc;
@@ -37,10 +42,12 @@ pub mod partial;
 pub mod pins;
 pub mod quarantine;
 pub mod scrub;
+pub mod seen;
 pub mod sums;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
 mod testing;
+pub mod unverified;
 mod walk;
 
 use blob::Glance;
@@ -249,6 +256,47 @@ impl Store {
         pruned.map(|_| ()).map_err(|err| Error::at(TMP, err))
     }
 
+    /// Replaces a small file of Larder's own, by its name in [`Store::own_folder`], durably; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says. The file is then the old one.
+    pub fn replace_own(&self, name: &str, content: &[u8]) -> Result<(), Error> {
+        let own_folder = self.own_folder();
+        let path = own_folder.join(name);
+        let folder = path.parent().unwrap_or(&own_folder);
+        durable::make_folders(folder)
+            .and_then(|()| durable::replace_file(&own_folder, &path, content))
+            .map_err(|err| Error::at(name, err))
+    }
+
+    /// Reads a small file of Larder's own, if there is one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn read_own(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let stored = blob::open(self, &format!("{OWN}/{name}"))?;
+        stored.map(|stored| stored.read().map_err(|err| Error::at(name, err))).transpose()
+    }
+
+    /// Says whether any record of a checksum database is stored; for the blocking pool.
+    pub fn has_lookups(&self, name: &SumdbName) -> bool {
+        std::fs::read_dir(self.root.join(format!("sumdb/{name}/lookup"))).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Removes the stored tiles that are a beginning of this one; for the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn remove_narrower_tiles(&self, name: &SumdbName, tile: &Tile) -> Result<(), Error> {
+        let folder = format!("{}.p", Resource::SumdbTile(name.clone(), tile.full()).path());
+        let Ok(entries) = std::fs::read_dir(self.root.join(&folder)) else { return Ok(()) };
+        let widths = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u16>().ok());
+        for width in widths.filter(|width| *width < tile.width()) {
+            self.unlink(&format!("{folder}/{width}"))?;
+        }
+        Ok(())
+    }
+
     /// Removes a file of Larder's own, by its name in [`Store::own_folder`], if there is one.
     ///
     /// # Errors
@@ -293,6 +341,15 @@ fn zip_hash_path(resource: &Resource) -> Option<String> {
         | Resource::SumdbLatest(_)
         | Resource::SumdbLookup(..)
         | Resource::SumdbTile(..) => None,
+    }
+}
+
+/// Takes the end off a text that is longer than `bytes_max`.
+fn cut(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push('…');
     }
 }
 

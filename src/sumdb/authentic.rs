@@ -156,6 +156,11 @@ impl AuthenticTiles {
         Ok(self)
     }
 
+    /// Returns the head that the tiles are proved against.
+    pub fn head(&self) -> &TreeHead {
+        &self.head
+    }
+
     /// Returns the hash of a complete subtree; none if the plan did not ask for it.
     pub fn hash(&self, node: Node) -> Option<Hash> {
         let tile = node.tile_in(self.head.size)?;

@@ -389,7 +389,8 @@ impl Heads {
 }
 
 impl Unproved {
-    fn into_outcome<Thing>(self, head: TreeHead) -> Outcome<Thing> {
+    /// Says what follows for who wants these tiles of the tree with this head.
+    pub fn into_outcome<Thing>(self, head: TreeHead) -> Outcome<Thing> {
         match self {
             Self::Missing(tiles) => Outcome::NeedTiles(tiles),
             Self::WrongLength(tile) => Outcome::Lie(Lie::TileLength { tile }),

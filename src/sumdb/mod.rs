@@ -11,10 +11,12 @@
 //! | [`tile`], [`authentic`] | hashes in files of 256, and how each is proved by the one above it |
 //! | [`proof`], [`fork`] | proofs that stand for themselves, and the evidence that a database has lied |
 //! | [`check`] | all of it together: what an answer proves, and which tiles that takes |
+//! | [`follow`] | the log read from record to record, and its root computed from nothing else |
 //! | [`name`] | what a database is called, and what it is asked for |
 
 pub mod authentic;
 pub mod check;
+pub mod follow;
 pub mod fork;
 #[cfg(test)]
 pub(crate) mod generate;
@@ -29,6 +31,8 @@ pub mod proof;
 pub mod record;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_follow;
 #[cfg(test)]
 mod tests_oracle;
 pub mod tile;

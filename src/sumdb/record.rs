@@ -119,6 +119,15 @@ pub fn data_tile_records(data: &[u8]) -> Option<Vec<&str>> {
     Some(records)
 }
 
+/// Cuts the first `width` records out of a data tile that holds at least as many.
+pub fn cut_data_tile(data: &[u8], width: u16) -> Option<&[u8]> {
+    let mut end = 0;
+    for _ in 0..width {
+        end += data.get(end..)?.windows(2).position(|pair| pair == b"\n\n")? + 2;
+    }
+    data.get(..end)
+}
+
 /// Says whether the leaf hashes of these records are the ones given, one for one.
 pub(super) fn are_records_of(records: &[&str], hashes: &[u8]) -> bool {
     hashes.len() == records.len() * 32

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::net::egress;
 use crate::store;
+use crate::upstream::Upstream;
 
 /// An upstream's word that there is no such thing: 404 or 410, relayed as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +20,29 @@ pub struct NotFound {
     pub body: Bytes,
     /// Who said so.
     pub upstream: Arc<str>,
+}
+
+/// A verdict that is missing where one is needed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Unjudged {
+    /// Why, with module and version.
+    pub text: Arc<str>,
+    /// Whose trouble it is.
+    pub why: Why,
+}
+
+/// Why there is no verdict, or no answer of a checksum database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The checksum database cannot be reached.
+    Unreachable,
+    /// Its log has no such record.
+    NotInLog,
+    /// Its answer does not verify.
+    Lie,
+    /// It has shown two histories, and nobody has looked at that yet.
+    Alarm,
 }
 
 /// Error bodies are kept up to this length, in bytes: more than the go command ever shows.
@@ -80,6 +104,17 @@ pub enum Failure {
         /// Who sent it.
         upstream: Arc<str>,
     },
+    /// What it sent is not what the checksum database vouches for.
+    #[error("{text}")]
+    Mismatch {
+        /// Who sent it.
+        upstream: Arc<str>,
+        /// Module, version, and both hashes.
+        text: Arc<str>,
+    },
+    /// It cannot be told whether what came is right, and so nobody gets it.
+    #[error(transparent)]
+    Unjudged(Unjudged),
     /// Our own disk failed.
     #[error("{0}")]
     Store(Arc<store::Error>),
@@ -89,6 +124,11 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Makes the failure of an attempt that took longer than `limit`.
+    pub fn too_slow(upstream: &Upstream, limit: Duration) -> Self {
+        Self::Network { upstream: Arc::clone(&upstream.name), error: egress::Error::TooSlow(limit) }
+    }
+
     /// Returns whether the same question may get another answer soon.
     pub fn is_transient(&self) -> bool {
         match self {
@@ -97,6 +137,8 @@ impl Failure {
             | Self::Refused { .. }
             | Self::Rejected { .. }
             | Self::Changed { .. }
+            | Self::Mismatch { .. }
+            | Self::Unjudged(_)
             | Self::Store(_)
             | Self::Stopped => false,
         }
@@ -112,6 +154,8 @@ impl Failure {
             | Self::Unavailable { .. }
             | Self::Rejected { .. }
             | Self::Changed { .. }
+            | Self::Mismatch { .. }
+            | Self::Unjudged(_)
             | Self::Store(_)
             | Self::Stopped => false,
         }
@@ -123,7 +167,9 @@ impl Failure {
             Self::NotFound(_) | Self::Refused { .. } | Self::Unavailable { .. } => "http_request_denied",
             Self::Network { error, .. } => error.token(),
             Self::Offline { .. } => "destination_unavailable",
-            Self::Rejected { .. } | Self::Changed { .. } => "http_protocol_error",
+            Self::Rejected { .. } | Self::Changed { .. } | Self::Mismatch { .. } | Self::Unjudged(_) => {
+                "http_protocol_error"
+            }
             Self::Store(_) | Self::Stopped => "proxy_internal_error",
         }
     }

@@ -27,7 +27,7 @@ mod request;
 pub mod walk;
 
 pub use answer::{Answer, Ask};
-pub use failure::{Failure, NotFound};
+pub use failure::{Failure, NotFound, Unjudged, Why};
 use reach::Reach;
 pub use walk::{Retry, Walk};
 
@@ -51,6 +51,15 @@ pub enum Source {
         name: String,
         /// What proves to it who asks.
         credentials: Option<Credentials>,
+        /// The client that asks it, and so the way there.
+        egress: Egress,
+    },
+    /// A checksum database at its own address: below it there are only that one's files, without `sumdb/NAME/` before them.
+    Database {
+        /// Its address.
+        base: Url,
+        /// How it is called where people read it; without anything secret.
+        name: String,
         /// The client that asks it, and so the way there.
         egress: Egress,
     },
@@ -100,7 +109,7 @@ const SMALL_FILES_MAX: usize = 128;
 impl Upstream {
     fn new(source: Source, fallthrough: Fallthrough) -> Arc<Self> {
         let name = match &source {
-            Source::Http { name, .. } => Arc::from(name.trim_end_matches('/')),
+            Source::Http { name, .. } | Source::Database { name, .. } => Arc::from(name.trim_end_matches('/')),
             Source::Folder(path) => Arc::from(format!("file://{}", path.display())),
             Source::Off => Arc::from("off"),
         };
@@ -113,10 +122,18 @@ impl Upstream {
         })
     }
 
+    /// Returns the address and the client of one that is asked over the network.
+    fn way(&self) -> Option<(&Url, &Egress)> {
+        match &self.source {
+            Source::Http { base, egress, .. } | Source::Database { base, egress, .. } => Some((base, egress)),
+            Source::Folder(_) | Source::Off => None,
+        }
+    }
+
     /// Returns whether asking is pointless right now: it was found unreachable, or is `off`.
     pub fn is_down(&self) -> bool {
         match self.source {
-            Source::Http { .. } => self.reach.is_down(),
+            Source::Http { .. } | Source::Database { .. } => self.reach.is_down(),
             Source::Folder(_) => false,
             Source::Off => true,
         }
@@ -125,7 +142,7 @@ impl Upstream {
     /// Returns why it was found unreachable, if it was.
     pub fn down_reason(&self) -> Option<String> {
         match self.source {
-            Source::Http { .. } => self.reach.reason(),
+            Source::Http { .. } | Source::Database { .. } => self.reach.reason(),
             Source::Folder(_) => None,
             Source::Off => Some("upstream is off".to_owned()),
         }
@@ -161,6 +178,16 @@ impl UpstreamList {
         self.public.iter().chain(self.private.iter().map(|(_, upstream)| upstream))
     }
 
+    /// Returns the upstreams of the public list, in order.
+    pub fn public(&self) -> &[Arc<Upstream>] {
+        &self.public
+    }
+
+    /// Makes an upstream of a checksum database at its own address. It is in no list: who asks it names it.
+    pub fn database(base: Url, name: String, egress: Egress) -> Arc<Upstream> {
+        Upstream::new(Source::Database { base, name, egress }, Fallthrough::Comma)
+    }
+
     /// Returns whether a module has an upstream of its own, so that its name must not leave for anywhere else.
     pub fn is_private(&self, path: &ModulePath) -> bool {
         self.private.iter().any(|(patterns, _)| patterns.matches(path))
@@ -179,6 +206,11 @@ impl UpstreamList {
     /// Returns why no upstream that could be asked for `resource` can be reached, if it is so.
     pub fn offline_reason_for(&self, resource: &Resource) -> Option<String> {
         self.route(resource).down_reason()
+    }
+
+    /// Returns the walk along some of them, in this order.
+    pub fn walk(&self, upstreams: Vec<Arc<Upstream>>) -> Walk {
+        Walk::new(upstreams)
     }
 
     /// Starts the count of attempts at one upstream.

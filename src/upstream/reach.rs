@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::net::egress;
-use crate::upstream::{Failure, Retry, Source, Upstream, UpstreamList};
+use crate::upstream::{Failure, Retry, Upstream, UpstreamList};
 
 const FIRST_PROBE_AFTER: Duration = Duration::from_secs(1);
 const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(15);
@@ -89,7 +89,7 @@ impl UpstreamList {
     /// The upstream counts as reachable still when the future is dropped.
     async fn look_into(self: &Arc<Self>, upstream: &Arc<Upstream>, error: &egress::Error) {
         let is_silence = matches!(error, egress::Error::HeaderTimeout(_) | egress::Error::Stalled(_));
-        let Source::Http { base, egress, .. } = &upstream.source else { return };
+        let Some((base, egress)) = upstream.way() else { return };
         if !is_silence {
             return;
         }
@@ -135,7 +135,7 @@ impl UpstreamList {
     }
 
     async fn probe_until_reached(&self, upstream: &Upstream) {
-        let Source::Http { base, egress, .. } = &upstream.source else { return };
+        let Some((base, egress)) = upstream.way() else { return };
         let mut pause = FIRST_PROBE_AFTER;
         loop {
             // Somebody's request may have got through meanwhile, and another one found it down again.

@@ -17,7 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::timeout;
 use url::Url;
 
-use crate::net::egress::{self, Response};
+use crate::net::egress::{self, Credentials, Egress, Response};
 use crate::resource::Resource;
 use crate::store;
 use crate::upstream::answer::{Answer, Ask, Body, Part};
@@ -44,18 +44,31 @@ impl UpstreamList {
             }
             Source::Folder(root) => open_in_folder(upstream, root, resource, ask).await,
             Source::Http { base, credentials, egress, .. } => {
-                if let Some(reason) = upstream.down_reason() {
-                    return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
-                }
-                let network = |error: egress::Error| failure_of(upstream, error);
-                let url = address(base, resource)
-                    .map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
-                let response = egress.get(&url, &headers(ask), credentials.as_ref()).await.map_err(network)?;
-                upstream.note_answer();
-                read_answer(upstream, response, ask).await
+                get_from(upstream, &address(base, &resource.url_path()), credentials.as_ref(), egress, ask).await
+            }
+            Source::Database { base, egress, .. } => {
+                get_from(upstream, &address(base, &below_database(resource)), None, egress, ask).await
             }
         }
     }
+}
+
+async fn get_from(
+    upstream: &Arc<Upstream>,
+    address: &str,
+    credentials: Option<&Credentials>,
+    egress: &Egress,
+    ask: &Ask,
+) -> Result<Answer, Failure> {
+    if let Some(reason) = upstream.down_reason() {
+        return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
+    }
+    let network = |error: egress::Error| failure_of(upstream, error);
+    let url =
+        Url::parse(address).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
+    let response = egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
+    upstream.note_answer();
+    read_answer(upstream, response, ask).await
 }
 
 /// Returns what an error on the way to `upstream` means.
@@ -108,9 +121,16 @@ async fn read_answer(upstream: &Upstream, mut response: Response, ask: &Ask) -> 
     }
 }
 
-/// Returns the URL of `resource` below `base`.
-fn address(base: &Url, resource: &Resource) -> Result<Url, url::ParseError> {
-    Url::parse(&format!("{}/{}", base.as_str().trim_end_matches('/'), resource.url_path()))
+/// Returns the URL of a path below `base`.
+fn address(base: &Url, path: &str) -> String {
+    format!("{}/{path}", base.as_str().trim_end_matches('/'))
+}
+
+/// Returns the path of a checksum database's file at its own address.
+fn below_database(resource: &Resource) -> String {
+    let path = resource.url_path();
+    let prefix = resource.sumdb_name().map(|name| format!("sumdb/{name}/")).unwrap_or_default();
+    path.strip_prefix(&prefix).map(str::to_owned).unwrap_or(path)
 }
 
 fn headers(ask: &Ask) -> HeaderMap {

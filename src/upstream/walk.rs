@@ -43,9 +43,14 @@ impl Walk {
     pub fn failed(&mut self, failure: Failure) -> Result<(), Failure> {
         let upstream = self.next.checked_sub(1).and_then(|at| self.route.get(at));
         let goes_on = match (&failure, upstream.map(|upstream| upstream.fallthrough)) {
-            (Failure::Store(_) | Failure::Stopped, _) | (_, None) => false,
+            // The verdict that is missing here would be missing of another upstream's bytes as well.
+            (Failure::Store(_) | Failure::Unjudged(_) | Failure::Stopped, _) | (_, None) => false,
             (
-                Failure::NotFound(_) | Failure::Unavailable { .. } | Failure::Network { .. } | Failure::Offline { .. },
+                Failure::NotFound(_)
+                | Failure::Unavailable { .. }
+                | Failure::Network { .. }
+                | Failure::Offline { .. }
+                | Failure::Mismatch { .. },
                 Some(_),
             ) => true,
             (Failure::Refused { .. } | Failure::Rejected { .. } | Failure::Changed { .. }, Some(separator)) => {
@@ -114,6 +119,8 @@ impl Retry {
             | Failure::Offline { .. }
             | Failure::Rejected { .. }
             | Failure::Changed { .. }
+            | Failure::Mismatch { .. }
+            | Failure::Unjudged(_)
             | Failure::Store(_)
             | Failure::Stopped => self.pause + jitter,
         };

@@ -36,6 +36,9 @@ pub(crate) use tmpfs::Tmpfs;
 pub(crate) use tree::{Tree, fixture, module_zip, noise, zip_of};
 pub(crate) use upstream::Upstream;
 
+/// The database that the fixture tree has recorded; it is asked through the stand-in upstream alone.
+pub(crate) const PUBLIC_DATABASE: &str = "sum.golang.org";
+
 /// How long anything that should happen "at once" may take on a busy machine with two cores.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 /// Each module and those it may use, from the top of the drawing to its ground.
 ///
 /// `config` composes the lower modules' own configurations and is used by those at the top alone.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("app", &ALL_BELOW_APP),
     ("doctor", &["check", "clock", "net", "store", "upstream"]),
     ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
     ("progress", &["fill", "module"]),
     ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),
     ("server", &["cache", "check", "clock", "fill", "module", "net", "resource", "shutdown", "store"]),
-    ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),
-    ("fill", &["clock", "module", "net", "resource", "shutdown", "store", "upstream"]),
+    ("cache", &["clock", "fill", "module", "resource", "shutdown", "store", "sumdb", "upstream", "verify"]),
+    ("fill", &["clock", "module", "net", "resource", "shutdown", "store", "upstream", "verify"]),
+    ("verify", &["clock", "module", "resource", "shutdown", "store", "sumdb", "upstream"]),
     ("upstream", &["clock", "module", "net", "resource", "shutdown", "store"]),
     ("store", &["clock", "module", "resource", "shutdown", "sumdb"]),
     ("net", &["check", "clock", "shutdown"]),
     ("cli", &["config"]),
-    ("config", &["module", "net"]),
+    ("config", &["module", "net", "sumdb"]),
     ("logging", &[]),
     ("resource", &["module", "sumdb"]),
     ("sumdb", &["module"]),
@@ -31,7 +32,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ("clock", &[]),
 ];
 
-const ALL_BELOW_APP: [&str; 19] = [
+const ALL_BELOW_APP: [&str; 20] = [
     "cache",
     "check",
     "cli",
@@ -51,6 +52,7 @@ const ALL_BELOW_APP: [&str; 19] = [
     "store",
     "sumdb",
     "upstream",
+    "verify",
 ];
 
 /// A file above this is two files, in lines; tests do not count.

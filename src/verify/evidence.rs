@@ -1,0 +1,103 @@
+//! What is kept of a database's, or an upstream's, misbehaviour: the words and the bytes that show it to somebody else.
+//!
+//! Called by `database` and `judge`; calls `store::alarms`. Evidence holds for itself: signed heads with a proof, or the
+//! answer that does not verify. Nothing here decides what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::database::Parts;
+use crate::clock::Clock;
+use crate::store;
+use crate::store::alarms::{AlarmKind, Alarms, NewAlarm};
+use crate::sumdb::check::Lie;
+use crate::sumdb::fork::Fork;
+use crate::sumdb::{SignedHead, SumdbName};
+
+/// Caches between a database and us may answer with a head that is older by so much.
+const ROLLBACK_GRACE: Duration = Duration::from_secs(3600);
+/// Other proxies keep heads for an hour of their own, and serve old ones while they are out of reach themselves.
+const ROLLBACK_GRACE_THROUGH_PROXIES: Duration = Duration::from_secs(25 * 3600);
+
+/// Returns how long an older head may come in place of the known one.
+pub(super) fn rollback_grace(is_direct: bool) -> Duration {
+    if is_direct { ROLLBACK_GRACE } else { ROLLBACK_GRACE_THROUGH_PROXIES }
+}
+
+/// Keeps an alarm, durably.
+pub(super) async fn raise(alarms: &Arc<Alarms>, clock: &Clock, alarm: NewAlarm) {
+    let (alarms, now) = (Arc::clone(alarms), clock.now());
+    let raised =
+        store::blocking(move || alarms.raise(alarm, now).map(drop).map_err(|err| store::Error::at("alarms", err)));
+    if let Err(err) = raised.await {
+        log::error!("an alarm could not be written and is lost at the next start: {err}");
+    }
+}
+
+pub(super) async fn lie(parts: &Parts, name: &SumdbName, subject: &str, lie: &Lie, answer: &Bytes) {
+    let text = format!("an answer does not verify: {lie}");
+    let alarm = NewAlarm {
+        kind: AlarmKind::Lie,
+        database: Some(name.to_string()),
+        subject: subject.to_owned(),
+        text,
+        details: Vec::new(),
+        evidence: Some(answer.to_vec()),
+    };
+    raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+pub(super) async fn fork(parts: &Parts, name: &SumdbName, fork: &Fork) {
+    let (older, newer) = (fork.older().head(), fork.newer().head());
+    let alarm = NewAlarm {
+        kind: AlarmKind::Fork,
+        database: Some(name.to_string()),
+        subject: format!("the log of {name}"),
+        text: format!("two histories, signed both: {} and {} records", older.size, newer.size),
+        details: vec![
+            ("older head".to_owned(), format!("{} {}", older.size, older.root)),
+            ("newer head".to_owned(), format!("{} {}", newer.size, newer.root)),
+        ],
+        evidence: Some(format!("{fork}\n").into_bytes()),
+    };
+    raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+pub(super) async fn rollback(parts: &Parts, name: &SumdbName, known: &SignedHead, came: &SignedHead) {
+    let alarm = NewAlarm {
+        kind: AlarmKind::Rollback,
+        database: Some(name.to_string()),
+        subject: format!("the log of {name}"),
+        text: format!("it had {} records and now shows {}", known.head().size, came.head().size),
+        details: Vec::new(),
+        evidence: Some(heads(Some(known), came.note()).into_bytes()),
+    };
+    raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+pub(super) async fn inconsistent(
+    parts: &Parts,
+    name: &SumdbName,
+    subject: &str,
+    lie: &Lie,
+    known: Option<&SignedHead>,
+    answer: &Bytes,
+) {
+    let alarm = NewAlarm {
+        kind: AlarmKind::Inconsistent,
+        database: Some(name.to_string()),
+        subject: format!("the log of {name}"),
+        text: format!("its tiles contradict those that were proved before: {lie}"),
+        details: vec![("while asking for".to_owned(), subject.to_owned())],
+        evidence: Some(heads(known, &String::from_utf8_lossy(answer)).into_bytes()),
+    };
+    raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+/// Writes both heads one after the other, each as it was signed.
+fn heads(known: Option<&SignedHead>, came: &str) -> String {
+    let known = known.map_or("none\n", SignedHead::note);
+    format!("known head:\n\n{known}\nwhat came:\n\n{came}")
+}
