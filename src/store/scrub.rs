@@ -267,6 +267,20 @@ pub fn check(store: &Store, resource: &Resource, throttle: &Throttle<'_>) -> Res
     }
 }
 
+/// Returns the h1 of a stored zip of which other bytes have changed, and whether its `.ziphash` says the same; nothing if
+/// `go` could not unpack it either. For a thread that may take its time.
+pub fn content_of_zip(store: &Store, version: &ModuleVersion, throttle: &Throttle<'_>) -> Option<(H1, bool)> {
+    let path = store.root().join(Resource::Artifact(version.clone(), ArtifactKind::Zip).path());
+    let file = File::open(&path).ok()?;
+    let bytes = file.metadata().ok()?.len();
+    let paced = Paced { file: &file, throttle, is_stopped: Cell::new(false) };
+    check_structure(&paced, bytes, version).ok()?;
+    check_rules(&paced, bytes, version).ok()?;
+    let found = h1_of_zip(store, &paced, bytes, version).ok()?;
+    let is_known = matches!(sums::zip_hash(&path), Ok(ZipHash::Stored(stored)) if stored == found);
+    Some((found, is_known))
+}
+
 fn is_still_at(metadata: &Metadata, path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (metadata.dev(), metadata.ino()))
 }
