@@ -141,9 +141,7 @@ impl<'a> Checker<'a> {
             None | Some(Err(Failure::Stopped)) => Outcome::Stopped,
             Some(Ok(_)) if is_moved => Outcome::SetAside { text: text(), replaced: Ok(()) },
             Some(Ok(_)) => Outcome::Fine { bytes, is_vouched_for: true },
-            Some(Err(failure)) if is_moved => {
-                Outcome::SetAside { text: text(), replaced: Err(reason_of(&failure)) }
-            }
+            Some(Err(failure)) if is_moved => Outcome::SetAside { text: text(), replaced: Err(reason_of(&failure)) },
             Some(Err(failure)) => Outcome::Unverified { bytes, reason: self.reason(&failure) },
         }
     }
