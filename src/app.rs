@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::sweep::Verifying;
 use crate::cache::takers::Takers;
 use crate::cache::{self, Cache};
 use crate::cli::Invocation;
@@ -38,6 +39,7 @@ mod announce;
 mod commands;
 pub mod doctor;
 mod root_tasks;
+mod scrub;
 mod upstreams;
 mod verification;
 mod way_out;
@@ -125,6 +127,7 @@ async fn serve(config: &Config, trusts: &Trusts, bars: Option<MultiProgress>) ->
     root_tasks::keep_house(&keeper, &cache, config.cleanup_interval, indexed, &working);
     root_tasks::take_commands(&keeper, &cache, &working);
     root_tasks::catch_up(&cache, &working);
+    root_tasks::scrub(&cache, (config.scrub_interval, config.scrub_rate), &working);
     root_tasks::show_progress(&cache, bars, &working);
 
     let handler = Arc::new(Handler {
@@ -213,6 +216,7 @@ fn build_cache(
         small_files: SmallFiles::new(Arc::clone(&upstreams), Arc::clone(&verifier)),
         verifier,
         takers: Takers::default(),
+        verifying: Verifying::default(),
         upstreams,
         downloader,
         clock: clock.clone(),

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::scrub;
 use crate::cache::Cache;
 use crate::control::desk::{Desk, Machinery, Service};
 use crate::control::server;
@@ -154,6 +155,14 @@ pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, worki
 /// Judges what could not be judged before, and keeps an eye on the checksum database's log.
 pub(super) fn catch_up(cache: &Arc<Cache>, working: &Tasks) {
     working.spawn_until_stop("verification", Arc::clone(&cache.verifier).catch_up());
+}
+
+/// Reads the tree again from time to time, unless `interval` says never, and fetches again what has decayed.
+pub(super) fn scrub(cache: &Arc<Cache>, (interval, rate): (Option<Duration>, u64), working: &Tasks) {
+    if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
+        let pace = scrub::Pace { interval, rate };
+        working.spawn("scrub", scrub::keep(Arc::clone(cache), pace, working.token().clone()));
+    }
 }
 
 /// Shows downloads on their way.

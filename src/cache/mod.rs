@@ -33,6 +33,7 @@ mod offline;
 pub mod readers;
 pub mod status;
 mod sumdb;
+pub mod sweep;
 pub mod takers;
 
 pub use error::Error;
@@ -92,6 +93,8 @@ pub struct Cache {
     pub upstreams: Arc<UpstreamList>,
     /// Who judges what comes from there.
     pub verifier: Arc<Verifier>,
+    /// Whether a person is having the tree verified.
+    pub verifying: sweep::Verifying,
     /// Who is waiting for files that have no verdict yet.
     pub takers: takers::Takers,
     /// How zips come in.

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::clock::UnixSeconds;
 use crate::control::teller::Teller;
 use crate::control::text::{count, progress, rules, size, span};
+use crate::control::verify::verification_lines;
 use crate::control::{Answer, Request, Rules};
 use crate::housekeeping::Housekeeper;
 use crate::store::alarms::Alarms;
@@ -110,6 +111,9 @@ impl Desk {
             for zip in cache.fills.growing() {
                 say(format!("downloading   {}  {}", zip.version, progress(zip.received, zip.length)));
             }
+        }
+        if let Some(Machinery { cache, .. }) = &self.machinery {
+            verification_lines(cache).into_iter().for_each(&mut *say);
         }
         self.alarms_line().into_iter().for_each(&mut *say);
         if keeper.clock.trusted_now().is_some() {

@@ -3,7 +3,7 @@
 //! Owns the conversation between such a command and the service. One process owns the cache directory: if a service
 //! runs, the command asks it over a Unix socket in the directory; if none runs, the command takes the lock and does the
 //! same work itself ([`desk`], either way). Called by `app`; calls `housekeeping` and, for the state of a running
-//! service, `cache`.
+//! service and for what is verified, `cache` and `verify`.
 //!
 //! ```text
 //! ROOT/.larder/control.sock      mode 0660: who may write to it may remove modules
@@ -30,6 +30,7 @@ mod alarms;
 mod audit;
 pub mod client;
 pub mod desk;
+mod gosum;
 pub mod server;
 pub mod teller;
 pub(crate) mod text;

@@ -32,6 +32,20 @@ impl Store {
     pub fn quarantine(&self, resource: &Resource) -> io::Result<Option<PathBuf>> {
         set_aside(self.root(), resource)
     }
+
+    /// Moves a file that went to the quarantine back to its place, unless something is there by now. For the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says; it stays in the quarantine then.
+    pub fn take_back(&self, kept: &Path, resource: &Resource) -> io::Result<()> {
+        let path = self.root().join(resource.path());
+        let folder = path.parent().unwrap_or(self.root());
+        durable::make_folders(folder)?;
+        if !path.try_exists()? {
+            durable::rename(kept, &path)?;
+        }
+        durable::sync_folder(folder)
+    }
 }
 
 /// Does what [`Store::quarantine`] does, for the tree at `root`.

@@ -14,8 +14,9 @@
 //! | lookup, tile, list, `@latest` and answers | length |
 
 use std::cell::Cell;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, BufWriter, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -212,7 +213,7 @@ impl Paced<'_> {
     }
 }
 
-/// Reads the stored file of `resource` again; nothing if there is none (any more). A sum that is missing or damaged is
+/// Reads the stored file of `resource` again; nothing if there is none, or another one by the end. A sum that is missing or damaged is
 /// written anew if all else holds, as for a tree that came on a USB stick. For a thread that may take its time.
 ///
 /// # Errors
@@ -257,8 +258,31 @@ pub fn check(store: &Store, resource: &Resource, throttle: &Throttle<'_>) -> Res
             Ok(Some(checked))
         }
         Err(_) if paced.is_stopped.get() => Err(Unsound::Stopped),
+        // Another file has taken its place meanwhile, or nothing: what was found is not about what is stored.
+        Err(unsound) if !unsound.is_unknown() && !is_still_at(&metadata, &path) => {
+            log::debug!("{}: {unsound}; but it has been replaced meanwhile", resource.path());
+            Ok(None)
+        }
         Err(unsound) => Err(unsound),
     }
+}
+
+/// Returns the h1 of a stored zip of which other bytes have changed, and whether its `.ziphash` says the same; nothing if
+/// `go` could not unpack it either. For a thread that may take its time.
+pub fn content_of_zip(store: &Store, version: &ModuleVersion, throttle: &Throttle<'_>) -> Option<(H1, bool)> {
+    let path = store.root().join(Resource::Artifact(version.clone(), ArtifactKind::Zip).path());
+    let file = File::open(&path).ok()?;
+    let bytes = file.metadata().ok()?.len();
+    let paced = Paced { file: &file, throttle, is_stopped: Cell::new(false) };
+    check_structure(&paced, bytes, version).ok()?;
+    check_rules(&paced, bytes, version).ok()?;
+    let found = h1_of_zip(store, &paced, bytes, version).ok()?;
+    let is_known = matches!(sums::zip_hash(&path), Ok(ZipHash::Stored(stored)) if stored == found);
+    Some((found, is_known))
+}
+
+fn is_still_at(metadata: &Metadata, path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (metadata.dev(), metadata.ino()))
 }
 
 fn check_small(paced: &Paced<'_>, bytes: u64, resource: &Resource) -> Result<Checked, Unsound> {

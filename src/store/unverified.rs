@@ -294,11 +294,7 @@ impl Unverified {
 
     /// Returns at most `max` artifacts: those first whose last try is longest ago, and of these the oldest.
     pub fn list(&self, max: usize) -> Vec<(ModuleVersion, ArtifactKind, Record)> {
-        let state = self.lock();
-        let mut all: Vec<(&Key, &Kept)> = state.records.iter().collect();
-        all.sort_unstable_by_key(|(key, kept)| (kept.tried, kept.record.since, *key));
-        let first = all.into_iter().take(max);
-        first.map(|((version, kind), kept)| (version.clone(), *kind, kept.record.clone())).collect()
+        self.due(max, |_, _| true)
     }
 
     /// Returns at most `max` artifacts that are due, in the order of [`Unverified::list`]. `is_due` is told what is known of one

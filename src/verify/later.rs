@@ -28,6 +28,7 @@ use crate::store::alarms::AlarmKind;
 use crate::store::index;
 use crate::store::scrub::{self, Throttle, Unsound};
 use crate::store::unverified::{Entry, Record};
+use crate::sumdb::check::ProvedRecord;
 use crate::upstream::{Failure, Why};
 
 /// How often the list is looked at, and what has changed in it written.
@@ -192,15 +193,33 @@ impl Verifier {
             self.unverified.remove(module, kind);
             return Ok(Late::Gone);
         };
-        let Some(text) = mismatch(module, kind, h1, &record) else {
-            self.unverified.remove(module, kind);
-            let zip_h1 = (kind == ArtifactKind::Zip).then(|| *h1.as_bytes());
-            self.parts.index.note_verdict(module, index::Verdict::Verified, zip_h1);
-            log::info!("verified {module} kind={kind} record={}", record.number);
-            return Ok(Late::Verified);
+        if self.conclude(&resource, module, kind, (h1, &record), listed).await?.is_some() {
+            return Ok(Late::Wrong);
+        }
+        log::info!("verified {module} kind={kind} record={}", record.number);
+        Ok(Late::Verified)
+    }
+
+    /// Compares a stored file's hash with its record. Returns in which way it is wrong, if it is, and has been moved.
+    pub(super) async fn conclude(
+        &self,
+        resource: &Resource,
+        module: &ModuleVersion,
+        kind: ArtifactKind,
+        (h1, record): (H1, &ProvedRecord),
+        listed: Option<Record>,
+    ) -> Result<Option<String>, Failure> {
+        let Some(text) = mismatch(module, kind, h1, record) else {
+            let was_listed = self.unverified.remove(module, kind).is_some();
+            let is_known = |entry: index::VersionEntry| entry.verdict == index::Verdict::Verified;
+            if was_listed || !self.parts.index.version(module).is_some_and(is_known) {
+                let zip_h1 = (kind == ArtifactKind::Zip).then(|| *h1.as_bytes());
+                self.parts.index.note_verdict(module, index::Verdict::Verified, zip_h1);
+            }
+            return Ok(None);
         };
-        self.condemn(&resource, module, kind, text, listed).await?;
-        Ok(Late::Wrong)
+        self.condemn(resource, module, kind, text.clone(), listed).await?;
+        Ok(Some(text))
     }
 
     /// Moves a file that turned out wrong out of the tree, and tells who has got it.

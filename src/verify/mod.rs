@@ -11,6 +11,7 @@
 //! | [`database`] | one database: asked, proved, stored, served |
 //! | `ways`, `flights`, `known` | where it is asked, once for all who want it; the newest head, on the disk first |
 //! | `later` | what was served without a verdict, and trees that others have filled: judged in the background |
+//! | [`check`] | one stored file, judged wholly |
 //! | `evidence` | what is kept of lies, forks and mismatches |
 
 use std::collections::HashMap;
@@ -37,6 +38,7 @@ use crate::sumdb::name::LookupTarget;
 use crate::upstream::{Failure, Unjudged, Why};
 
 pub mod audit;
+pub mod check;
 pub mod database;
 mod evidence;
 mod flights;

@@ -25,6 +25,9 @@ fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.args(["doctor", "-port", "0", "-min-free-space", "0", "-listen", "127.0.0.1"]).args(args);
     command.env_clear().stdin(Stdio::null());
+    if !args.contains(&"-gosumdb") {
+        command.args(["-gosumdb", "off"]);
+    }
     if !args.contains(&"-cache") {
         command.args(["-cache", "/nonexistent/larder"]);
     }

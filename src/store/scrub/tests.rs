@@ -250,3 +250,19 @@ fn the_rate_is_kept() {
     let unsound = check(&store, &list, &Throttle::new(0, &clock, &|_| {}, &|| true)).unwrap_err();
     assert!(matches!(unsound, Unsound::Stopped), "{unsound}");
 }
+
+/// What is found out about a file that is replaced while it is read does not fall upon the new one.
+#[test]
+fn a_replaced_file_is_not_blamed() {
+    let tree = Tree::new();
+    let store = Store::open_root(tree.root()).unwrap();
+    let list = resource("example.com/m/@v/list");
+    store.commit_bytes(&list, b"v1.0.0\n").unwrap();
+    open(&tree, &list).write_all_at(b"v1.0.1\n", 0).unwrap();
+    assert!(matches!(unhurried(&store, &list), Err(Unsound::Decayed { .. })));
+    let clock = Clock::system();
+    let replace = |_: Duration| drop(store.commit_bytes(&list, b"v1.0.2\n").unwrap());
+    let throttle = Throttle::new(1000, &clock, &replace, &|| false);
+    assert_eq!(check(&store, &list, &throttle).unwrap(), None);
+    assert!(unhurried(&store, &list).unwrap().unwrap().was_sum_known);
+}
