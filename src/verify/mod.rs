@@ -38,7 +38,7 @@ use crate::upstream::{Failure, Unjudged, Why};
 
 pub mod audit;
 pub mod database;
-mod evidence;
+pub mod evidence;
 mod flights;
 mod known;
 mod later;

@@ -11,7 +11,10 @@ use std::path::{Path, PathBuf};
 const MAY_USE: [(&str, &[&str]); 21] = [
     ("app", &ALL_BELOW_APP),
     ("doctor", &["check", "clock", "net", "store", "upstream"]),
-    ("control", &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store"]),
+    (
+        "control",
+        &["cache", "clock", "fill", "housekeeping", "module", "shutdown", "store", "sumdb", "upstream", "verify"],
+    ),
     ("progress", &["fill", "module"]),
     ("housekeeping", &["cache", "clock", "fill", "shutdown", "store"]),
     ("server", &["cache", "check", "clock", "fill", "module", "net", "resource", "shutdown", "store", "verify"]),
