@@ -314,3 +314,19 @@ fn disputed(one: &str, other: &str) -> Option<String> {
 fn kept(proved: u64, course: &Course) -> String {
     format!("{proved} of {} records are proved, the next audit goes on there", course.target.head().size)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two records with several module versions, the one they disagree about is named.
+    #[test]
+    fn the_disputed_version_is_named() {
+        let line = |what: &str, letter: &str| format!("{what} h1:{}=\n", letter.repeat(42) + "A");
+        let both = line("a.b/c v1.0.0", "x") + &line("a.b/d v1.1.0", "y") + &line("a.b/d v1.1.0/go.mod", "z");
+        let other = line("a.b/d v1.1.0", "y") + &line("a.b/d v1.1.0/go.mod", "w");
+        assert_eq!(disputed(&both, &other).as_deref(), Some("a.b/d@v1.1.0"));
+        assert_eq!(disputed(&both, &both), None);
+        assert_eq!(disputed(&both, &line("a.b/e v1.0.0", "x")), None);
+    }
+}
