@@ -101,11 +101,7 @@ impl AuditRun<'_> {
         let newest = self.machinery.runtime.block_on(self.database.newest());
         let known = self.database.known_head();
         match (newest, known) {
-            (Ok(newest), Some(known)) if newest.head().size < known.head().size => {
-                let (came, known_size) = (newest.head().size, known.head().size);
-                teller.line(format!("{name} shows {came} records, {known_size} are known: those are followed"));
-                Ok(known)
-            }
+            // If it shows an older one, that is the known one.
             (Ok(newest), _) => Ok(newest),
             (Err(Failure::Unjudged(unjudged)), _) => Err(format!("{unjudged}; see larder alarms")),
             (Err(failure @ Failure::Stopped), _) | (Err(failure), None) => {
