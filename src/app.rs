@@ -192,7 +192,13 @@ fn build_cache(
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),
     };
-    let downloader = Downloader::new(&downloads, Arc::clone(store), Arc::clone(&upstreams), Arc::clone(&verifier), working.token().clone());
+    let downloader = Downloader::new(
+        &downloads,
+        Arc::clone(store),
+        Arc::clone(&upstreams),
+        Arc::clone(&verifier),
+        working.token().clone(),
+    );
     Ok(Arc::new(Cache {
         config: cache::Config {
             network_mode: upstreams::network_mode(config.network_mode),

@@ -114,4 +114,3 @@ fn has_public_mirror(config: &Config) -> bool {
         UpstreamTarget::File(_) | UpstreamTarget::Off => false,
     })
 }
-

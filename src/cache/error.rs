@@ -135,11 +135,9 @@ impl Error {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Offline { .. } => Some("go list -m -versions MODULE shows the versions that can be had now"),
-            Self::PrivateLookup(_) => {
-                Some(
-                    "set GONOSUMDB for it; GOPRIVATE would also take the module past this cache, unless GONOPROXY=none",
-                )
-            }
+            Self::PrivateLookup(_) => Some(
+                "set GONOSUMDB for it; GOPRIVATE would also take the module past this cache, unless GONOPROXY=none",
+            ),
             Self::Upstream { failure, .. } => match failure {
                 Failure::Store(err) => store_hint(err),
                 Failure::Refused { .. } => {
@@ -152,10 +150,14 @@ impl Error {
                     Some("nothing of it was stored; larder alarms, run where Larder runs, has the evidence")
                 }
                 Failure::Unjudged(unjudged) => match unjudged.why {
-                    Why::Lie => Some("somebody on the way to the checksum database changes its answers, or it lies itself"),
+                    Why::Lie => {
+                        Some("somebody on the way to the checksum database changes its answers, or it lies itself")
+                    }
                     Why::Alarm => Some("larder alarms, run where Larder runs, has the evidence"),
                     Why::NotInLog => Some("-sumdb-mode is strict; -gonosumdb exempts modules that no log can hold"),
-                    Why::Unreachable => Some("-sumdb-mode is strict; larder doctor, run where Larder runs, says what to change"),
+                    Why::Unreachable => {
+                        Some("-sumdb-mode is strict; larder doctor, run where Larder runs, says what to change")
+                    }
                 },
                 Failure::NotFound(_)
                 | Failure::Unavailable { .. }

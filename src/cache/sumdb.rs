@@ -129,9 +129,7 @@ impl Cache {
 
     fn failed_lookup(&self, resource: &Resource, database: &Database, failure: Failure) -> Error {
         match failure {
-            Failure::NotFound(said) => {
-                Error::NotFound { status: said.status, body: said.body, is_remembered: false }
-            }
+            Failure::NotFound(said) => Error::NotFound { status: said.status, body: said.body, is_remembered: false },
             failure if failure.is_unreachable() || database.down_reason().is_some() => {
                 let reason = match failure {
                     Failure::Offline { reason, .. } => reason,

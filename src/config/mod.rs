@@ -222,7 +222,8 @@ impl Config {
             origins.push((setting, sources.settle(setting, &mut config, &mut report)));
         }
         config.platform_ca = roots::look(environment, &mut report);
-        let chosen = |(setting, origin): &(&Setting, Origin)| setting.flag == Some("gosumdb") && *origin != Origin::Default;
+        let chosen =
+            |(setting, origin): &(&Setting, Origin)| setting.flag == Some("gosumdb") && *origin != Origin::Default;
         config.is_gosumdb_chosen = origins.iter().any(chosen);
         let routes = config.upstreams.iter_mut().map(|entry| &mut entry.route);
         let routes = routes.chain(config.private_upstreams.iter_mut().map(|entry| &mut entry.route));
@@ -244,7 +245,6 @@ impl Config {
         }
         self.listen.iter().map(|listen| SocketAddr::new(listen.address, listen.port.unwrap_or(self.port))).collect()
     }
-
 }
 
 impl Loaded {

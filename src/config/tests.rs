@@ -58,7 +58,9 @@ fn sample(setting: &Setting) -> &'static str {
         "cache_dir" | "ready_file" | "ca" | "dns_ca" => "other",
         "upstreams" => "https://a.example|off",
         "network_mode" => "offline",
-        "retry_backoff" | "stall_timeout" | "fresh_for" | "max_cache_age" | "cleanup_interval" | "scrub_interval" => "7s",
+        "retry_backoff" | "stall_timeout" | "fresh_for" | "max_cache_age" | "cleanup_interval" | "scrub_interval" => {
+            "7s"
+        }
         "max_cache_size" | "min_free_space" | "scrub_rate" => "7MB",
         "gosumdb" => "off",
         "sumdbs" => DEFAULT_DATABASE,

@@ -143,9 +143,8 @@ impl Hashing {
             let end = is_there();
             if position < end {
                 let (this, file) = (self.clone(), Arc::clone(file));
-                let turn = move || {
-                    this.advance(&file, end, generation).map_err(|err| store::Error::at("downloaded zip", err))
-                };
+                let turn =
+                    move || this.advance(&file, end, generation).map_err(|err| store::Error::at("downloaded zip", err));
                 store::blocking(turn).await?;
             } else {
                 has_grown.notified().await;

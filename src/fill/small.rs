@@ -10,12 +10,12 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::fill::judge;
-use crate::net::egress::Error;
 use crate::module::zip::hash::H1;
+use crate::net::egress::Error;
 use crate::resource::{ArtifactKind, Resource};
 use crate::upstream::answer::Part;
-use crate::verify::{Content, Subject, Verdict, Verifier};
 use crate::upstream::{Answer, Ask, Failure, Upstream, UpstreamList};
+use crate::verify::{Content, Subject, Verdict, Verifier};
 
 /// Bodies of unknown or unusual size on their way in at a time; with their limit of 16 MiB this bounds the memory.
 const LARGE_IN_FLIGHT_MAX: usize = 4;

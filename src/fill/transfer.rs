@@ -1,7 +1,7 @@
 //! One zip on its way in: which pieces are asked of whom, where their bytes go, and what readers may see.
 //!
 //! Called by `fill::download`, which says what is promised. The order of this file is that of a download: the walk
-//! along the upstreams, one attempt, its streams, one stream's bytes, publishing, the verdict, the end.
+//! along the upstreams, one attempt, its streams, one stream's bytes, publishing; `ending` has the verdict and the end.
 //!
 //! Invariants: bytes are written only where a segment was claimed for them; what readers have been shown is never
 //! overwritten by something else; the end stays hidden until the zip has been judged.
@@ -16,20 +16,22 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use crate::fill::download::{Downloaded, Downloader};
+use crate::fill::download::Downloader;
 use crate::fill::hashing::{Hashes, Hashing};
-use crate::fill::judge::{self, ZIP_BYTES_MAX};
+use crate::fill::judge::ZIP_BYTES_MAX;
 use crate::fill::publisher::{Publisher, Shown};
 use crate::fill::segments::{Claim, Segments};
 use crate::fill::{Head, HeadWriter};
 use crate::module::ModuleVersion;
 use crate::net::egress;
-use crate::resource::{ArtifactKind, Resource};
+use crate::resource::Resource;
+use crate::store;
 use crate::store::partial::{Identity, Partial, PartialWriter};
-use crate::store::{self, ZipSums};
 use crate::upstream::answer::{Body, Part};
 use crate::upstream::{Answer, Ask, Failure, Upstream};
-use crate::verify::{Content, Subject, Verdict};
+use crate::verify::Verdict;
+
+mod ending;
 
 /// Zips up to this size come over one connection, in bytes.
 const PARALLEL_BYTES_MIN: u64 = 512 * 1024;
@@ -427,73 +429,6 @@ impl<'a> Transfer<'a> {
 
     fn show_head(&self) {
         self.head.publish(Head::Growing(self.publisher.growing(&self.partial.file, &self.upstream)));
-    }
-
-    /// Checks the complete file and, if it is good, lets readers have the tail.
-    async fn judge(&mut self, upstream: &Arc<Upstream>) -> Result<(), Failure> {
-        let length = self.lock().prefix();
-        self.partial.set_length(length)?;
-        let (file, module) = (Arc::clone(&self.partial.file), self.module.clone());
-        let (store, hashing) = (Arc::clone(&self.with.store), self.hashing.clone());
-        let checked = store::blocking(move || match judge::check_zip(&file, length, &module) {
-            Ok(()) => hashing.finish(&store, &file, length, &module),
-            Err(reason) => Ok(Err(reason)),
-        });
-        let hashes = match checked.await? {
-            Ok(hashes) => hashes,
-            Err(reason) => {
-                self.forget_blocks();
-                return Err(Failure::Rejected { upstream: Arc::clone(&upstream.name), reason });
-            }
-        };
-        let verdict = self.verdict(&hashes, length, upstream).await.inspect_err(|_| self.forget_blocks())?;
-        self.judged = Some((hashes, verdict));
-        if self.upstream.is_empty() {
-            self.upstream = Arc::clone(&upstream.name);
-        }
-        if self.publisher.seal(length) == Shown::First {
-            self.show_head();
-        }
-        Ok(())
-    }
-
-    async fn verdict(&self, hashes: &Hashes, length: u64, upstream: &Arc<Upstream>) -> Result<Verdict, Failure> {
-        let Some(h1) = hashes.h1 else { return Ok(Verdict::Exempt) };
-        let bytes = Content::File(Arc::clone(&self.partial.file), length);
-        let (module, kind) = (self.module, ArtifactKind::Zip);
-        self.with.verifier.judge(&Subject { module, kind, h1, upstream: &upstream.name, bytes }).await
-    }
-
-    /// Gives a good file its name; keeps or removes what is left of a failed one.
-    pub(super) async fn finish(self, result: Result<(), Failure>) -> Result<Downloaded, Failure> {
-        let Self { with, resource, partial, publisher, upstream, segments, head, judged, .. } = self;
-        let store = Arc::clone(&with.store);
-        let Err(failure) = result else {
-            let (h1, crc32) = judged.as_ref().map_or((None, None), |(hashes, _)| (hashes.h1, Some(hashes.crc32)));
-            let sums = ZipSums { h1, crc32 };
-            let stored = store::blocking(move || store.commit_partial(&partial, &resource, sums)).await?;
-            let verdict = judged.map_or(Verdict::Exempt, |(_, verdict)| verdict);
-            return Ok(Downloaded { stored, upstream, h1, verdict });
-        };
-        // Those who come while the remains are cleared away get the failure as a status, not as a broken body.
-        head.publish(Head::Failed(failure.clone()));
-        publisher.fail(&failure.to_string());
-        let done_bytes = segments.into_inner().unwrap_or_else(PoisonError::into_inner).done_bytes();
-        let is_resumable =
-            partial.identity.as_ref().is_some_and(|identity| identity.validator.is_some()) && done_bytes > 0;
-        let is_worth_keeping = is_resumable && (failure.is_transient() || matches!(failure, Failure::Stopped));
-        let kept = store::blocking(move || {
-            if !is_worth_keeping {
-                return store.discard_partial(&partial);
-            }
-            partial.sync()?;
-            drop(partial);
-            store.prune_partials()
-        });
-        if let Err(err) = kept.await {
-            log::warn!("partial download: {err}");
-        }
-        Err(failure)
     }
 
     fn forget_blocks(&mut self) {

@@ -280,7 +280,8 @@ impl Store {
 
     /// Says whether any record of a checksum database is stored; for the blocking pool.
     pub fn has_lookups(&self, name: &SumdbName) -> bool {
-        std::fs::read_dir(self.root.join(format!("sumdb/{name}/lookup"))).is_ok_and(|mut entries| entries.next().is_some())
+        std::fs::read_dir(self.root.join(format!("sumdb/{name}/lookup")))
+            .is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Removes the stored tiles that are a beginning of this one; for the blocking pool.

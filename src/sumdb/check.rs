@@ -158,6 +158,12 @@ pub enum Lie {
         /// The size of the log.
         size: u64,
     },
+    /// Lines of go.sum for what was asked stand outside the record, where nothing proves them: golang/go#80745.
+    #[error("lines for {target} outside the authenticated record")]
+    LinesOutside {
+        /// What was asked for.
+        target: LookupTarget,
+    },
     /// The log has another record at that number.
     #[error("the log of size {size} has another record {number}")]
     NotInLog {
@@ -174,7 +180,11 @@ impl Lie {
     pub fn may_be_stale_tiles(&self) -> bool {
         match self {
             Self::TileLength { .. } | Self::Root { .. } | Self::Tile { .. } => true,
-            Self::Head(_) | Self::Record(_) | Self::BeyondHead { .. } | Self::NotInLog { .. } => false,
+            Self::Head(_)
+            | Self::Record(_)
+            | Self::BeyondHead { .. }
+            | Self::LinesOutside { .. }
+            | Self::NotInLog { .. } => false,
         }
     }
 }
@@ -238,10 +248,23 @@ impl Claim {
         if number >= size {
             return Err(Lie::BeyondHead { number, size });
         }
+        // Here they are not read, but go commands from before the fix would take them from a note that says more than a
+        // head.
+        if let Some(target) = lines_outside(answer.note, target) {
+            return Err(Lie::LinesOutside { target });
+        }
         // golang/go#80745: lines are taken from the text whose leaf hash is to be proved, never from the rest of the answer.
         let go_sum = GoSum::find(answer.text, target)?;
         Ok(Self { number, go_sum, leaf: Hash::of_record(answer.text.as_bytes()) })
     }
+}
+
+/// Returns what was asked for, if the note behind a record has lines for it.
+fn lines_outside(note: &[u8], target: &LookupTarget) -> Option<LookupTarget> {
+    let prefixes = ["", "/go.mod"].map(|suffix| format!("{} {}{suffix} ", target.path(), target.version()));
+    let mut lines = note.split(|byte| *byte == b'\n');
+    let is_there = lines.any(|line| prefixes.iter().any(|prefix| line.starts_with(prefix.as_bytes())));
+    is_there.then(|| target.clone())
 }
 
 impl HeadCheck {

@@ -64,8 +64,7 @@ async fn get_from(
         return Err(Failure::Offline { upstream: Arc::clone(&upstream.name), reason });
     }
     let network = |error: egress::Error| failure_of(upstream, error);
-    let url =
-        Url::parse(address).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
+    let url = Url::parse(address).map_err(|err| network(egress::Error::Redirect(format!("bad address: {err}"))))?;
     let response = egress.get(&url, &headers(ask), credentials).await.map_err(network)?;
     upstream.note_answer();
     read_answer(upstream, response, ask).await

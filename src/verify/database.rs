@@ -32,7 +32,9 @@ use crate::store::alarms::Alarms;
 use crate::store::index::Index;
 use crate::store::{self, Store};
 use crate::sumdb::authentic::{AuthenticTiles, TilePlan};
-use crate::sumdb::check::{HeadCheck, Lie, LookupCheck, Outcome, Proved, ProvedHead, ProvedRecord, Standing, TileCheck};
+use crate::sumdb::check::{
+    HeadCheck, Lie, LookupCheck, Outcome, Proved, ProvedHead, ProvedRecord, Standing, TileCheck,
+};
 use crate::sumdb::fork::Fork;
 use crate::sumdb::name::LookupTarget;
 use crate::sumdb::record::cut_data_tile;
@@ -414,7 +416,10 @@ impl Database {
         if tiles.distrusted.is_none() {
             let (store, name) = (Arc::clone(&self.parts.store), self.name.clone());
             let stored = store::blocking(move || {
-                missing.into_iter().map(|tile| Ok((tile, stored_tile(&store, &name, &tile)?))).collect::<Result<Vec<_>, _>>()
+                missing
+                    .into_iter()
+                    .map(|tile| Ok((tile, stored_tile(&store, &name, &tile)?)))
+                    .collect::<Result<Vec<_>, _>>()
             });
             for (tile, bytes) in stored.await? {
                 match bytes {
@@ -428,6 +433,13 @@ impl Database {
         let fetches = rest.into_iter().map(|tile| async move { (tile, self.fetch_one(&tile).await) });
         let mut fetched = stream::iter(fetches).buffer_unordered(TILES_IN_FLIGHT);
         while let Some((tile, bytes)) = fetched.next().await {
+            // A proof that is withheld says nothing of what it is for: it is not the absence of a record.
+            let bytes = bytes.map_err(|failure| match failure {
+                Failure::NotFound(said) => {
+                    Failure::Rejected { upstream: said.upstream, reason: format!("{tile} of the proof is not there") }
+                }
+                failure => failure,
+            });
             tiles.at_hand.insert(tile, bytes?);
             tiles.fetched.push(tile);
         }

@@ -110,10 +110,13 @@ impl Verifier {
         let name = self.database().map(|database| database.name.to_string()).unwrap_or_default();
         match self.judge_late(module, kind, None).await {
             Ok(Late::Verified | Late::Gone) => Ok(()),
-            Ok(Late::Wrong) => {
-                Err(unjudged(Why::Lie, format!("{module}: the stored {kind} is not what checksum database {name} says")))
+            Ok(Late::Wrong) => Err(unjudged(
+                Why::Lie,
+                format!("{module}: the stored {kind} is not what checksum database {name} says"),
+            )),
+            Ok(Late::NotInLog) => {
+                Err(unjudged(Why::NotInLog, format!("{module}: not in the log of checksum database {name}")))
             }
-            Ok(Late::NotInLog) => Err(unjudged(Why::NotInLog, format!("{module}: not in the log of checksum database {name}"))),
             Err(failure @ (Failure::Unjudged(_) | Failure::Store(_) | Failure::Stopped)) => Err(failure),
             Err(failure) => Err(unjudged(
                 Why::Unreachable,
@@ -231,7 +234,8 @@ impl Verifier {
 
     /// Moves a stored file to the quarantine, and has the index forget it. Returns where it is now.
     pub async fn set_aside(&self, resource: &Resource, module: &ModuleVersion) -> Result<Option<String>, store::Error> {
-        let (store, index, clock) = (Arc::clone(&self.parts.store), Arc::clone(&self.parts.index), self.parts.clock.clone());
+        let (store, index, clock) =
+            (Arc::clone(&self.parts.store), Arc::clone(&self.parts.index), self.parts.clock.clone());
         let (resource, module) = (resource.clone(), module.clone());
         store::blocking(move || {
             let moved = store.quarantine(&resource).map_err(|err| store::Error::at("quarantine", err))?;
@@ -275,7 +279,10 @@ impl Verifier {
     /// Judges a tree that others have filled, if that has not been done since the settings changed. Returns whether it
     /// is done.
     async fn judge_tree(self: &Arc<Self>) -> bool {
-        let stamp = format!("Every file of this tree has been judged, or is in the list beside this one.\n{}\n", self.config.fingerprint);
+        let stamp = format!(
+            "Every file of this tree has been judged, or is in the list beside this one.\n{}\n",
+            self.config.fingerprint
+        );
         let store = Arc::clone(&self.parts.store);
         match store::blocking(move || store.read_own(STAMP)).await {
             Ok(Some(text)) if text == stamp.as_bytes() => {

@@ -175,7 +175,8 @@ impl Verifier {
 
     /// Returns all databases, the one that judges first.
     pub fn databases(&self) -> impl Iterator<Item = &Arc<Database>> {
-        let is_other = |database: &&Arc<Database>| self.database.as_ref().is_none_or(|judge| judge.name != database.name);
+        let is_other =
+            |database: &&Arc<Database>| self.database.as_ref().is_none_or(|judge| judge.name != database.name);
         self.database.iter().chain(self.proxied.iter().filter(is_other))
     }
 
@@ -222,8 +223,9 @@ impl Verifier {
             && let Some(alarm) = self.parts.alarms.latched(name.as_str())
         {
             let (module, id, kind) = (subject.module, alarm.id, alarm.kind);
-            let text =
-                format!("{module}: checksum database {name}: alarm {id} ({kind}): nothing new is judged; see larder alarms");
+            let text = format!(
+                "{module}: checksum database {name}: alarm {id} ({kind}): nothing new is judged; see larder alarms"
+            );
             return Err(unjudged(Why::Alarm, text));
         }
         let failure = match self.record_in_time(database, subject.module).await {
@@ -282,7 +284,13 @@ impl Verifier {
         Err(failure)
     }
 
-    fn mismatch_alarm(&self, kind: AlarmKind, module: &ModuleVersion, artifact: ArtifactKind, text: String) -> NewAlarm {
+    fn mismatch_alarm(
+        &self,
+        kind: AlarmKind,
+        module: &ModuleVersion,
+        artifact: ArtifactKind,
+        text: String,
+    ) -> NewAlarm {
         let database = self.database.as_ref().map(|database| database.name.to_string());
         NewAlarm { kind, database, subject: format!("{module} {artifact}"), text, details: Vec::new(), evidence: None }
     }
@@ -290,11 +298,8 @@ impl Verifier {
     async fn write_down(&self, subject: &Subject<'_>, reason: &str) -> Result<(), Failure> {
         log::warn!("unverified {} kind={} reason={reason}", subject.module, subject.kind);
         let (unverified, module, kind) = (Arc::clone(&self.unverified), subject.module.clone(), subject.kind);
-        let entry = Entry {
-            reason: reason.to_owned(),
-            upstream: subject.upstream.to_string(),
-            since: self.parts.clock.now(),
-        };
+        let entry =
+            Entry { reason: reason.to_owned(), upstream: subject.upstream.to_string(), since: self.parts.clock.now() };
         let written = store::blocking(move || {
             unverified.add(&module, kind, entry).map_err(|err| store::Error::at("list of the unverified", err))
         });

@@ -122,7 +122,8 @@ impl Ways {
     async fn attempt(&self, upstream: &Arc<Upstream>, resource: &Resource) -> Result<Bytes, Failure> {
         let _permit = upstream.small_files.acquire().await.map_err(|_| Failure::Stopped)?;
         let mut answer = self.upstreams.get(upstream, resource, &Ask::default()).await?;
-        let rejected = |reason: &str| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: reason.to_owned() };
+        let rejected =
+            |reason: &str| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: reason.to_owned() };
         let body = answer.body.read_at_most(BODY_BYTES_MAX).await;
         let body = body.map_err(|error| Failure::Network { upstream: Arc::clone(&upstream.name), error })?;
         let body = body.ok_or_else(|| rejected("the answer is too long"))?;

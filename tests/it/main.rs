@@ -11,6 +11,8 @@ mod clients;
 #[cfg(test)]
 mod clock;
 #[cfg(test)]
+mod corpus;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod fills;

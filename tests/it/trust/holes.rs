@@ -2,7 +2,7 @@
 //! and so an older go command behind it gets neither them nor the modules that they would have let pass.
 
 use super::{A, B, Ground, alarm_of, assert_nothing_of, file, get_true, lookup, modules, refused_zip};
-use crate::harness::{Larder, json};
+use crate::harness::{Larder, json, wait_for};
 
 /// Asserts that neither the answer nor what it would vouch for is served or stored, in words that say why.
 #[track_caller]
@@ -77,7 +77,7 @@ fn issue_80744_a_forged_lowest_tile() {
             assert_nothing_of(&larder, &[tile]);
             assert!(alarm_of(&larder, "lie").text.contains("tile"));
             ground.sumdb.honest();
-            get_true(&larder, &ground, B, "zip");
+            wait_for("the truth to be believed", || (larder.get(&file(B, "zip")).status == 200).then_some(()));
             ground.sumdb.mode(json!({"mode": "forged-edge", "match": format!("^{B}$")}));
         }
     }

@@ -26,7 +26,7 @@ const MODES: [(&str, Outcome); 14] = [
     (r#"{"mode":"wrong-record"}"#, Outcome::Lie(&["another record 301"])),
     (r#"{"mode":"wrong-id"}"#, Outcome::Lie(&["another record"])),
     (r#"{"mode":"bad-signature"}"#, Outcome::Lie(&["signature"])),
-    (r#"{"mode":"wrong-key"}"#, Outcome::Lie(&["signature"])),
+    (r#"{"mode":"wrong-key"}"#, Outcome::Lie(&["not signed"])),
     (r#"{"mode":"wrong-root"}"#, Outcome::Lie(&["inconsistent"])),
     (r#"{"mode":"tampered-tile"}"#, Outcome::Lie(&["inconsistent"])),
     (r#"{"mode":"short-tile"}"#, Outcome::Lie(&["wrong length"])),

@@ -1,0 +1,4 @@
+//! Fuzzes paths and bytes of tiles.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| larder_fuzz::fuzzing::tile(data));
