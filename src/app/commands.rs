@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::MultiProgress;
@@ -152,7 +152,7 @@ impl Alone {
         let desk = Desk {
             housekeeper: Arc::new(housekeeper(config, &cache, &CancellationToken::new())),
             alarms: Arc::clone(cache.verifier.alarms()),
-            machinery: Some(Machinery { cache, runtime: runtime.handle().clone() }),
+            machinery: Some(Machinery { cache, runtime: runtime.handle().clone(), auditing: Mutex::default() }),
             service: None,
         };
         self.runtime = Some(runtime);

@@ -2,7 +2,7 @@
 //!
 //! Called by `app` at the start; each ends with the group it is started in.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use indicatif::MultiProgress;
@@ -146,7 +146,7 @@ pub(super) fn take_commands(keeper: &Arc<Housekeeper>, cache: &Arc<Cache>, worki
     let desk = Arc::new(Desk {
         housekeeper: Arc::clone(keeper),
         alarms: Arc::clone(cache.verifier.alarms()),
-        machinery: Some(Machinery { cache: Arc::clone(cache), runtime: Handle::current() }),
+        machinery: Some(Machinery { cache: Arc::clone(cache), runtime: Handle::current(), auditing: Mutex::default() }),
         service: Some(Service { started: cache.clock.steady() }),
     });
     working.spawn("control", server::serve(listener, desk, Arc::clone(store), working.clone()));

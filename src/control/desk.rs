@@ -4,7 +4,7 @@
 //! `store` for pins and alarms, and `cache` for what only a running service knows and for what takes the network.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -41,6 +41,8 @@ pub struct Machinery {
     /// Where what waits for the network is waited for, by `block_on`: a request is answered on the blocking pool, or in
     /// the main thread.
     pub runtime: Handle,
+    /// Held while the log is read: two audits would write one set.
+    pub auditing: Mutex<()>,
 }
 
 /// A running service.

@@ -52,19 +52,29 @@ pub enum AlarmKind {
     Rollback,
     /// What a database says does not fit what it has said.
     Inconsistent,
+    /// A database's log holds two hashes for one module version.
+    Duplicate,
     /// A stored file is not what was stored.
     Damaged,
 }
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 7] =
-        [Self::Mismatch, Self::LateMismatch, Self::Lie, Self::Fork, Self::Rollback, Self::Inconsistent, Self::Damaged];
+    pub const ALL: [Self; 8] = [
+        Self::Mismatch,
+        Self::LateMismatch,
+        Self::Lie,
+        Self::Fork,
+        Self::Rollback,
+        Self::Inconsistent,
+        Self::Duplicate,
+        Self::Damaged,
+    ];
 
     /// Says whether nothing new of the database is judged until a person has cleared the alarm.
     pub fn latches(self) -> bool {
         match self {
-            Self::Fork | Self::Rollback | Self::Inconsistent => true,
+            Self::Fork | Self::Rollback | Self::Inconsistent | Self::Duplicate => true,
             Self::Mismatch | Self::LateMismatch | Self::Lie | Self::Damaged => false,
         }
     }
@@ -79,6 +89,7 @@ impl fmt::Display for AlarmKind {
             Self::Fork => "fork",
             Self::Rollback => "rollback",
             Self::Inconsistent => "inconsistent",
+            Self::Duplicate => "duplicate",
             Self::Damaged => "damaged",
         })
     }
@@ -518,11 +529,11 @@ mod tests {
         assert_eq!(alarms.raise(new(AlarmKind::Damaged, "three"), NOW).unwrap().id, 3);
     }
 
-    /// Only three kinds latch, and each is written as it is shown.
+    /// Only four kinds latch, and each is written as it is shown.
     #[test]
     fn kinds() {
         let latching: Vec<_> = AlarmKind::ALL.into_iter().filter(|kind| kind.latches()).collect();
-        assert_eq!(latching, [AlarmKind::Fork, AlarmKind::Rollback, AlarmKind::Inconsistent]);
+        assert_eq!(latching, [AlarmKind::Fork, AlarmKind::Rollback, AlarmKind::Inconsistent, AlarmKind::Duplicate]);
         for kind in AlarmKind::ALL {
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{kind}\""));
         }

@@ -1,8 +1,9 @@
 //! What is kept of a database's, or an upstream's, misbehaviour: the words and the bytes that show it to somebody else.
 //!
-//! Called by `database` and `judge`; calls `store::alarms`. Evidence holds for itself: signed heads with a proof, or the
+//! Called by `database`, `judge` and the command audit; calls `store::alarms`. Evidence holds for itself: signed heads with a proof, or the
 //! answer that does not verify. Nothing here decides what follows from it.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -94,6 +95,48 @@ pub(super) async fn inconsistent(
         evidence: Some(heads(known, &String::from_utf8_lossy(answer)).into_bytes()),
     };
     raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+/// Returns the alarm for two records of one module version with different hashes. `records` are their numbers and, as far
+/// as they could be had, their texts; `subject` is the module version, if it is known.
+pub fn duplicate(
+    name: &SumdbName,
+    subject: Option<&str>,
+    records: &[(u64, Option<&str>); 2],
+    head: &SignedHead,
+) -> NewAlarm {
+    let [(first, _), (second, _)] = records;
+    let mut evidence = format!("the log of {name} says two things of one module version\n\n");
+    for (number, text) in records {
+        // Writing to a string does not fail.
+        let _ = writeln!(evidence, "record {number}:\n\n{}", text.unwrap_or("(it could not be fetched again)\n"));
+    }
+    NewAlarm {
+        kind: AlarmKind::Duplicate,
+        database: Some(name.to_string()),
+        subject: subject.map_or_else(|| format!("records {first} and {second}"), ToOwned::to_owned),
+        text: format!("records {first} and {second} of the log have different hashes for one module version"),
+        details: Vec::new(),
+        evidence: Some(format!("{evidence}signed head:\n\n{}", head.note()).into_bytes()),
+    }
+}
+
+/// Returns the alarm for a log whose records do not give the hashes that it has signed. `before` is the head that the
+/// audit had followed to before, `proved` how many records of it were proved.
+pub fn unfounded(name: &SumdbName, why: &str, proved: u64, before: Option<&SignedHead>, head: &SignedHead) -> NewAlarm {
+    let (size, root) = (head.head().size, head.head().root);
+    let evidence = format!("{why}\n\nrecords proved before: {proved}\n\n{}", heads(before, head.note()));
+    NewAlarm {
+        kind: AlarmKind::Inconsistent,
+        database: Some(name.to_string()),
+        subject: format!("the log of {name}"),
+        text: format!("its records are not what its head says: {why}"),
+        details: vec![
+            ("head".to_owned(), format!("{size} {root}")),
+            ("records".to_owned(), format!("{proved} to {}", size.saturating_sub(1))),
+        ],
+        evidence: Some(evidence.into_bytes()),
+    }
 }
 
 /// Writes both heads one after the other, each as it was signed.

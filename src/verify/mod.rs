@@ -40,7 +40,7 @@ use crate::upstream::{Failure, Unjudged, Why};
 pub mod audit;
 pub mod check;
 pub mod database;
-mod evidence;
+pub mod evidence;
 mod flights;
 mod known;
 mod later;
