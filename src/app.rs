@@ -190,7 +190,7 @@ fn build_cache(
     let upstreams = Arc::new(UpstreamList::new(upstreams::config(config, way_out)?, working.clone()));
     let index = Arc::new(Index::opening(store.root()));
     let parts = verification::Parts { store, index: &index, upstreams: &upstreams, tasks: working, clock };
-    let verifier = Arc::new(verification::verifier(config, way_out, parts)?);
+    let verifier = Arc::new(verification::verifier(config, way_out, &parts)?);
     let downloads = download::Config {
         connections: usize::try_from(config.download_connections).unwrap_or(1),
         downloads_max: config.max_concurrent_downloads.map_or(0, |max| usize::try_from(max).unwrap_or(0)),

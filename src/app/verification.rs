@@ -32,7 +32,7 @@ pub(super) struct Parts<'a> {
 /// # Errors
 /// A file of an earlier run that cannot be read: without the newest head, the alarms or the list of the unverified a lie
 /// could pass.
-pub(super) fn verifier(config: &Config, way_out: &WayOut, parts: Parts<'_>) -> Result<Verifier, String> {
+pub(super) fn verifier(config: &Config, way_out: &WayOut, parts: &Parts<'_>) -> Result<Verifier, String> {
     let root = parts.store.root();
     let alarms = Alarms::load(root, parts.clock.now()).map_err(|err| format!("cannot read the alarms: {err}"))?;
     let unverified = Unverified::load(root).map_err(|err| format!("cannot read the list of the unverified: {err}"))?;

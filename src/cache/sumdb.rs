@@ -62,13 +62,12 @@ impl Cache {
         match (asked, database.known_head()) {
             (Ok(head), _) => Ok(Reply { content: note(head.note()), status: CacheStatus::hit() }),
             // A lie is no reason to fall back on what was true before.
-            (Err(Some(failure @ Failure::Unjudged(_))), _) => Err(self.failed_lookup(resource, database, failure)),
-            (Err(_), Some(head)) => {
+            (Err(failure), Some(head)) if !matches!(failure, Some(Failure::Unjudged(_))) => {
                 let status = CacheStatus::hit().with_detail("stale");
                 Ok(Reply { content: note(head.note()), status })
             }
-            (Err(None), None) => Err(Error::NotStored(resource.clone())),
-            (Err(Some(failure)), None) => Err(self.failed_lookup(resource, database, failure)),
+            (Err(None), _) => Err(Error::NotStored(resource.clone())),
+            (Err(Some(failure)), _) => Err(failed_lookup(resource, database, failure)),
         }
     }
 
@@ -90,7 +89,7 @@ impl Cache {
         }
         match database.record(target).await {
             Ok(looked) => Ok(fetched(looked.body)),
-            Err(failure) => Err(self.failed_lookup(resource, database, failure)),
+            Err(failure) => Err(failed_lookup(resource, database, failure)),
         }
     }
 
@@ -123,26 +122,26 @@ impl Cache {
         }
         match database.tile(tile).await {
             Ok(bytes) => Ok(fetched(bytes)),
-            Err(failure) => Err(self.failed_lookup(resource, database, failure)),
+            Err(failure) => Err(failed_lookup(resource, database, failure)),
         }
     }
+}
 
-    fn failed_lookup(&self, resource: &Resource, database: &Database, failure: Failure) -> Error {
-        match failure {
-            Failure::NotFound(said) => Error::NotFound { status: said.status, body: said.body, is_remembered: false },
-            failure if failure.is_unreachable() || database.down_reason().is_some() => {
-                let reason = match failure {
-                    Failure::Offline { reason, .. } => reason,
-                    failure => failure.to_string(),
-                };
-                if database.can_serve() {
-                    Error::Offline { resource: resource.clone(), reason }
-                } else {
-                    Error::UnknownOffline { resource: resource.clone(), reason }
-                }
+fn failed_lookup(resource: &Resource, database: &Database, failure: Failure) -> Error {
+    match failure {
+        Failure::NotFound(said) => Error::NotFound { status: said.status, body: said.body, is_remembered: false },
+        failure if failure.is_unreachable() || database.down_reason().is_some() => {
+            let reason = match failure {
+                Failure::Offline { reason, .. } => reason,
+                failure => failure.to_string(),
+            };
+            if database.can_serve() {
+                Error::Offline { resource: resource.clone(), reason }
+            } else {
+                Error::UnknownOffline { resource: resource.clone(), reason }
             }
-            failure => Error::Upstream { resource: resource.clone(), failure },
         }
+        failure => Error::Upstream { resource: resource.clone(), failure },
     }
 }
 

@@ -156,7 +156,8 @@ fn summary(tally: Tally) -> String {
     );
     for (number, what) in [(tally.unreadable, "unreadable"), (tally.repaired, "repaired")] {
         if number > 0 {
-            text += &format!(", {}", figure(number, what));
+            text.push_str(", ");
+            text.push_str(&figure(number, what));
         }
     }
     text
@@ -187,7 +188,8 @@ fn scrub_text(store: &Store, now: UnixSeconds) -> String {
         None => "not finished yet".to_owned(),
     };
     if let Some(cursor) = read(STATE_FILE) {
-        text += &format!("; under way, at {}", cursor.trim());
+        text.push_str("; under way, at ");
+        text.push_str(cursor.trim());
     }
     text
 }

@@ -431,8 +431,8 @@ impl Database {
             rest = missing;
         }
         let fetches = rest.into_iter().map(|tile| async move { (tile, self.fetch_one(&tile).await) });
-        let mut fetched = stream::iter(fetches).buffer_unordered(TILES_IN_FLIGHT);
-        while let Some((tile, bytes)) = fetched.next().await {
+        let mut arriving = stream::iter(fetches).buffer_unordered(TILES_IN_FLIGHT);
+        while let Some((tile, bytes)) = arriving.next().await {
             // A proof that is withheld says nothing of what it is for: it is not the absence of a record.
             let bytes = bytes.map_err(|failure| match failure {
                 Failure::NotFound(said) => {

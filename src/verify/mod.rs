@@ -128,6 +128,9 @@ pub struct Config {
     pub fingerprint: String,
 }
 
+/// Which upstream has sent a wrong file of which resource, when, and what that was.
+type Distrusted = HashMap<(Arc<str>, Resource), (Instant, Failure)>;
+
 /// Judges files by a checksum database.
 pub struct Verifier {
     config: Config,
@@ -140,7 +143,7 @@ pub struct Verifier {
     pub unverified: Arc<Unverified>,
     /// Whether every file of the tree has been judged, or is in the list of the unverified.
     is_tree_judged: AtomicBool,
-    distrusted: Mutex<HashMap<(Arc<str>, Resource), (Instant, Failure)>>,
+    distrusted: Mutex<Distrusted>,
     impatient_since: Mutex<Option<Instant>>,
 }
 
