@@ -156,8 +156,8 @@ fn figures(tally: Tally) -> String {
     )
 }
 
-#[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

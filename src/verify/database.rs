@@ -17,8 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use futures_util::stream;
 use tokio::time::timeout;
 
 use super::evidence;
@@ -35,11 +33,13 @@ use crate::sumdb::authentic::{AuthenticTiles, TilePlan};
 use crate::sumdb::check::{
     HeadCheck, Lie, LookupCheck, Outcome, Proved, ProvedHead, ProvedRecord, Standing, TileCheck,
 };
-use crate::sumdb::fork::Fork;
 use crate::sumdb::name::LookupTarget;
-use crate::sumdb::record::cut_data_tile;
-use crate::sumdb::{SignedHead, SumdbName, Tile, TileLevel, VerifierKey};
+use crate::sumdb::{SignedHead, SumdbName, Tile, VerifierKey};
 use crate::upstream::{Failure, NotFound, Unjudged, UpstreamList, Why};
+
+mod proving;
+
+use proving::{Unproved, cut};
 
 /// `latest` is not asked again for so long.
 const HEAD_FRESH_FOR: Duration = Duration::from_secs(60);
@@ -49,10 +49,6 @@ const ABSENT_FOR: Duration = Duration::from_secs(60);
 const ABSENT_MAX: usize = 4096;
 /// Who asks whether the database is proxied waits so long for the first contact with it.
 const FIRST_CONTACT_WAIT: Duration = Duration::from_secs(3);
-/// Tiles asked for at a time in one proof.
-const TILES_IN_FLIGHT: usize = 8;
-/// A proof takes its tiles in one round, one more shows a fork, and each once more with fresh tiles.
-const ROUNDS_MAX: usize = 6;
 /// The known head may move on while a proof is under way, so often.
 const MOVES_MAX: usize = 16;
 
@@ -112,37 +108,6 @@ pub struct Database {
     can_serve: AtomicBool,
     /// Held while a head, and what follows from it, is written.
     accepting: tokio::sync::Mutex<()>,
-}
-
-/// Why something is not proved.
-enum Unproved {
-    Lie(Lie),
-    /// Tiles that do not fit, though those fetched just now contradict stored ones that once did.
-    Inconsistent(Lie),
-    Fork(Box<Fork>),
-    Failure(Failure),
-}
-
-impl From<Failure> for Unproved {
-    fn from(failure: Failure) -> Self {
-        Self::Failure(failure)
-    }
-}
-
-impl From<Lie> for Unproved {
-    fn from(lie: Lie) -> Self {
-        Self::Lie(lie)
-    }
-}
-
-/// The tiles of one proof that are at hand.
-#[derive(Default)]
-struct Tiles {
-    at_hand: HashMap<Tile, Bytes>,
-    /// Those that came from the network: they are not stored yet.
-    fetched: Vec<Tile>,
-    /// What was stored, kept for comparison when all are fetched afresh.
-    distrusted: Option<HashMap<Tile, Bytes>>,
 }
 
 impl Database {
@@ -386,117 +351,6 @@ impl Database {
         Failure::NotFound(NotFound { status: 404, body: Bytes::from(text), upstream: Arc::from(self.name.as_str()) })
     }
 
-    /// Runs a check, giving it the tiles it wants: stored ones first; all of them fetched afresh if those do not fit.
-    async fn prove<T>(
-        &self,
-        run: impl Fn(&HashMap<Tile, Bytes>) -> Outcome<T>,
-    ) -> Result<(Proved<T>, Vec<Tile>), Unproved> {
-        let mut tiles = Tiles::default();
-        for _ in 0..ROUNDS_MAX {
-            match run(&tiles.at_hand) {
-                Outcome::Proved(proved) => return Ok((proved, tiles.fetched)),
-                Outcome::Fork(fork) => return Err(Unproved::Fork(fork)),
-                Outcome::NeedTiles(missing) => self.gather(missing, &mut tiles).await?,
-                Outcome::Lie(lie) => {
-                    let is_stale = tiles.distrusted.is_none() && tiles.at_hand.len() > tiles.fetched.len();
-                    if !lie.may_be_stale_tiles() || !is_stale {
-                        let contradicts = tiles.contradicts() && lie.may_be_stale_tiles();
-                        return Err(if contradicts { Unproved::Inconsistent(lie) } else { Unproved::Lie(lie) });
-                    }
-                    log::warn!("tiles do not fit, all are fetched afresh database={} reason={lie}", self.name);
-                    tiles = Tiles { distrusted: Some(tiles.at_hand), ..Tiles::default() };
-                }
-            }
-        }
-        Err(self.busy().into())
-    }
-
-    async fn gather(&self, missing: Vec<Tile>, tiles: &mut Tiles) -> Result<(), Failure> {
-        let mut rest = Vec::new();
-        if tiles.distrusted.is_none() {
-            let (store, name) = (Arc::clone(&self.parts.store), self.name.clone());
-            let stored = store::blocking(move || {
-                missing
-                    .into_iter()
-                    .map(|tile| Ok((tile, stored_tile(&store, &name, &tile)?)))
-                    .collect::<Result<Vec<_>, _>>()
-            });
-            for (tile, bytes) in stored.await? {
-                match bytes {
-                    Some(bytes) => drop(tiles.at_hand.insert(tile, bytes)),
-                    None => rest.push(tile),
-                }
-            }
-        } else {
-            rest = missing;
-        }
-        let fetches = rest.into_iter().map(|tile| async move { (tile, self.fetch_one(&tile).await) });
-        let mut arriving = stream::iter(fetches).buffer_unordered(TILES_IN_FLIGHT);
-        while let Some((tile, bytes)) = arriving.next().await {
-            // A proof that is withheld says nothing of what it is for: it is not the absence of a record.
-            let bytes = bytes.map_err(|failure| match failure {
-                Failure::NotFound(said) => {
-                    Failure::Rejected { upstream: said.upstream, reason: format!("{tile} of the proof is not there") }
-                }
-                failure => failure,
-            });
-            tiles.at_hand.insert(tile, bytes?);
-            tiles.fetched.push(tile);
-        }
-        Ok(())
-    }
-
-    /// Fetches a tile in its width; a partial one that the database has dropped is cut from the full one.
-    async fn fetch_one(&self, tile: &Tile) -> Result<Bytes, Failure> {
-        let fetched = self.ways.fetch(&Resource::SumdbTile(self.name.clone(), *tile)).await;
-        let absent = match fetched {
-            Err(failure @ Failure::NotFound(_)) if tile.is_partial() => failure,
-            fetched => return fetched,
-        };
-        let full = self.ways.fetch(&Resource::SumdbTile(self.name.clone(), tile.full())).await;
-        full.ok().and_then(|full| cut(&full, tile)).ok_or(absent)
-    }
-
-    /// Makes a proved head the known one, durably, and stores the tiles that came with it. `false` if the known head has
-    /// moved on meanwhile: what was proved has to be proved again.
-    async fn accept(
-        &self,
-        known: Option<&SignedHead>,
-        proved: &ProvedHead,
-        tiles: &[(Tile, Bytes)],
-        fetched: &[Tile],
-    ) -> Result<bool, Failure> {
-        let _turn = self.accepting.lock().await;
-        if self.known_head().as_ref() != known {
-            return Ok(false);
-        }
-        if proved.standing == Standing::Newer {
-            self.known.move_to(&self.parts, &self.name, proved.head.clone()).await?;
-            log::info!("tree head size={} database={}", proved.head.head().size, self.name);
-        }
-        self.can_serve.store(true, Ordering::Relaxed);
-        for (tile, bytes) in tiles.iter().filter(|(tile, _)| fetched.contains(tile)) {
-            self.commit(&Resource::SumdbTile(self.name.clone(), *tile), bytes).await;
-        }
-        Ok(true)
-    }
-
-    /// Stores something proved. A full disk is no reason to withhold it.
-    async fn commit(&self, resource: &Resource, content: &Bytes) {
-        let (store, target, bytes) = (Arc::clone(&self.parts.store), resource.clone(), content.clone());
-        let written = store::blocking(move || {
-            let written = store.commit_bytes(&target, &bytes)?;
-            if let Resource::SumdbTile(name, tile) = &target {
-                store.remove_narrower_tiles(name, tile)?;
-            }
-            Ok(written)
-        });
-        match written.await {
-            Ok(written) => self.parts.index.count_other(1, i64::try_from(written.length).unwrap_or_default()),
-            Err(err) => log::error!("proved but not stored {resource}: {err}"),
-        }
-    }
-
     /// Says what becomes of something that is not proved, and keeps what it shows of the database.
     async fn told(&self, unproved: Unproved, answer: &Bytes, subject: &str) -> Failure {
         match &unproved {
@@ -561,31 +415,4 @@ impl Database {
         let reason = "its head moves faster than it can be followed".to_owned();
         Failure::Rejected { upstream: Arc::from(self.name.as_str()), reason }
     }
-}
-
-impl Tiles {
-    /// Says whether a tile that came now differs from the beginning of the one that was stored.
-    fn contradicts(&self) -> bool {
-        let Some(distrusted) = &self.distrusted else { return false };
-        self.at_hand.iter().any(|(tile, bytes)| distrusted.get(tile).is_some_and(|stored| stored != bytes))
-    }
-}
-
-fn stored_tile(store: &Store, name: &SumdbName, tile: &Tile) -> Result<Option<Bytes>, store::Error> {
-    let stored = match tile.level() {
-        TileLevel::Hashes(_) => store.widest_tile(name, tile)?,
-        TileLevel::Data => store.open_blocking(&Resource::SumdbTile(name.clone(), *tile))?,
-    };
-    let Some(stored) = stored else { return Ok(None) };
-    let bytes = stored.read().map_err(|err| store::Error::at("stored tile", err))?;
-    Ok(cut(&bytes, tile))
-}
-
-/// Cuts a tile, of hashes or of records, out of a wider one at its place.
-fn cut(wider: &Bytes, tile: &Tile) -> Option<Bytes> {
-    let part = match tile.level() {
-        TileLevel::Hashes(_) => tile.cut(wider)?,
-        TileLevel::Data => cut_data_tile(wider, tile.width())?,
-    };
-    Some(wider.slice_ref(part))
 }

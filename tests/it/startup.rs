@@ -99,18 +99,6 @@ fn mistakes_are_named() {
     }
 }
 
-/// A setting whose feature has not landed ends the start, and `check-config`, with a text that says so.
-#[test]
-fn features_to_come_are_refused_clearly() {
-    let outputs = ["serve", "check-config"].map(|command| larder(&[command, "-gosumdb", "sum.golang.org"]));
-    for output in &outputs {
-        let text = String::from_utf8_lossy(&output.stderr).to_lowercase();
-        assert!(output.status.code() == Some(64) && text.contains("not yet"), "{text}");
-    }
-    assert_eq!(outputs[0].stderr, outputs[1].stderr);
-    assert!(!outputs[1].stdout.ends_with(b"ok\n"));
-}
-
 /// A file of certificates that cannot be used ends the start with 64, and names the setting and the file.
 #[test]
 fn unusable_certificates_are_named() {
