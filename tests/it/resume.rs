@@ -185,7 +185,7 @@ fn wrong_ranges_are_noticed() {
             }
             assert_stored_is_true(&larder.cache, tree.path());
             upstream.faults(json!([]));
-            assert!(larder.get(MADE_ZIP).expect(200).body == truth, "{why}, {connections} connections");
+            assert!(larder.settled(MADE_ZIP).expect(200).body == truth, "{why}, {connections} connections");
         }
     }
 }
