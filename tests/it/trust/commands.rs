@@ -100,11 +100,13 @@ fn a_flipped_byte_in_any_file_is_found() {
         (file(B, "ziphash"), 10),
     ] {
         let stored = larder.stored(&path);
+        let original = std::fs::read(&stored).unwrap();
         flip(&stored, at);
         let text = command(&larder, &["verify"], 1);
         // Files of a version are named as people name them, all others by their path.
         assert!(text.contains(&format!("{B} ")) || text.contains(&path[1..path.len() - 8]), "{path}: {text}");
-        flip(&stored, at);
+        // A damaged lookup may have been fetched again already, since what depends on it was judged.
+        std::fs::write(&stored, original).unwrap();
     }
     command(&larder, &["verify"], 0);
 }
@@ -238,7 +240,7 @@ fn go_sum_files_are_checked() {
         let (code, text) = check(service, &unknown);
         assert_eq!(code, 1, "{text}");
         assert!(
-            text.contains("example.com/unknown") && text.contains("not in the log") && !text.contains("mismatch"),
+            text.contains("example.com/unknown") && text.contains("not in log") && !text.contains("mismatch"),
             "{text}"
         );
         if round == 0 {
