@@ -223,7 +223,7 @@ impl<'a> Sweep<'a> {
                         say("kept", format!("its content is right, and no other one is to be had now: {reason}"));
                     }
                     Err(err) => {
-                        say("quarantined", format!("not to be had now: {reason}; and cannot be put back: {err}"))
+                        say("quarantined", format!("not to be had now: {reason}; and cannot be put back: {err}"));
                     }
                 }
             }
