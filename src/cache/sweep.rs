@@ -108,13 +108,26 @@ pub struct Sweep<'a> {
     pub tally: Tally,
 }
 
-/// Returns what is stored in the order of a sweep, beginning after `after`.
+/// Returns what is stored in the order of a sweep, beginning after `after`: what others are judged by comes first, since
+/// judging by it would have it fetched again before it is looked at.
 pub fn in_order(store: &Store, after: Option<&Resource>) -> impl Iterator<Item = Resource> {
-    let is_of_sumdb = |resource: &Resource| resource.sumdb_name().is_some();
-    let is_in_second_part = after.is_some_and(|after| !is_of_sumdb(after));
-    let first = (!is_in_second_part).then(|| store.resources_after(after));
-    let second = store.resources_after(after.filter(|_| is_in_second_part));
-    first.into_iter().flatten().filter(is_of_sumdb).chain(second.filter(move |resource| !is_of_sumdb(resource)))
+    let begins_in = after.map_or(0, part);
+    let parts = (begins_in..PARTS).map(move |number| {
+        let after = after.filter(|_| number == begins_in);
+        store.resources_after(after).filter(move |resource| part(resource) == number)
+    });
+    parts.collect::<Vec<_>>().into_iter().flatten()
+}
+
+/// How many parts a sweep has.
+const PARTS: u8 = 3;
+
+fn part(resource: &Resource) -> u8 {
+    match resource {
+        Resource::SumdbTile(..) => 0,
+        Resource::SumdbSupported(_) | Resource::SumdbLatest(_) | Resource::SumdbLookup(..) => 1,
+        Resource::List(_) | Resource::Latest(_) | Resource::Query(..) | Resource::Artifact(..) => 2,
+    }
 }
 
 impl<'a> Sweep<'a> {

@@ -4,6 +4,7 @@
 //! Called by [`Desk`] alone; calls `cache::sweep` for files and `verify` for records.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -156,8 +157,7 @@ fn summary(tally: Tally) -> String {
     );
     for (number, what) in [(tally.unreadable, "unreadable"), (tally.repaired, "repaired")] {
         if number > 0 {
-            text.push_str(", ");
-            text.push_str(&figure(number, what));
+            let _ = write!(text, ", {}", figure(number, what));
         }
     }
     text
@@ -188,8 +188,7 @@ fn scrub_text(store: &Store, now: UnixSeconds) -> String {
         None => "not finished yet".to_owned(),
     };
     if let Some(cursor) = read(STATE_FILE) {
-        text.push_str("; under way, at ");
-        text.push_str(cursor.trim());
+        let _ = write!(text, "; under way, at {}", cursor.trim());
     }
     text
 }
