@@ -60,10 +60,26 @@ impl Walk {
         if !goes_on {
             return Err(failure);
         }
+        self.keep(failure);
+        Ok(())
+    }
+
+    /// Notes what the upstream asked last has come to, and goes on whatever its separator says, for what is no module.
+    ///
+    /// # Errors
+    /// A failure of our own.
+    pub fn passed(&mut self, failure: Failure) -> Result<(), Failure> {
+        if matches!(failure, Failure::Store(_) | Failure::Stopped) {
+            return Err(failure);
+        }
+        self.keep(failure);
+        Ok(())
+    }
+
+    fn keep(&mut self, failure: Failure) {
         let kept =
             if matches!(failure, Failure::NotFound(_)) { &mut self.first_not_found } else { &mut self.first_other };
         kept.get_or_insert(failure);
-        Ok(())
     }
 
     /// Returns what the whole walk has come to: "not found" only if nobody said anything else.

@@ -141,6 +141,11 @@ impl Database {
         self.known.head()
     }
 
+    /// Returns how many answers have come from it so far.
+    pub(super) fn answers(&self) -> u64 {
+        self.ways.answers()
+    }
+
     /// Returns why the database cannot be asked, as far as that is known without asking.
     pub fn down_reason(&self) -> Option<String> {
         self.ways.down_reason()
@@ -170,7 +175,7 @@ impl Database {
     pub async fn record(self: &Arc<Self>, target: &LookupTarget) -> Result<Looked, Failure> {
         let (database, wanted) = (Arc::clone(self), target.clone());
         let looked = self.lookups.join(target, || async move { database.look_up(&wanted).await }).await;
-        looked.unwrap_or(Err(Failure::Stopped))
+        looked.unwrap_or_else(|| Err(self.not_begun()))
     }
 
     /// Begins to look a record up, for whoever will want it soon.
@@ -189,7 +194,7 @@ impl Database {
     pub async fn tile(self: &Arc<Self>, tile: &Tile) -> Result<Bytes, Failure> {
         let (database, wanted) = (Arc::clone(self), *tile);
         let fetched = self.tiles.join(tile, || async move { database.fetch_tile(&wanted).await }).await;
-        fetched.unwrap_or(Err(Failure::Stopped))
+        fetched.unwrap_or_else(|| Err(self.not_begun()))
     }
 
     /// Returns the newest head, asking for it unless that was done within the last minute.
@@ -216,7 +221,15 @@ impl Database {
     pub async fn newest(self: &Arc<Self>) -> Result<SignedHead, Failure> {
         let database = Arc::clone(self);
         let head = self.heads.join(&(), || async move { database.fetch_latest().await }).await;
-        head.unwrap_or(Err(Failure::Stopped))
+        head.unwrap_or_else(|| Err(self.not_begun()))
+    }
+
+    /// Says why a question was not even begun.
+    fn not_begun(&self) -> Failure {
+        if self.parts.tasks.token().is_cancelled() {
+            return Failure::Stopped;
+        }
+        Failure::Offline { upstream: Arc::from(self.name.as_str()), reason: "too many questions at a time".to_owned() }
     }
 
     /// Fetches one tile of records without storing it, for who follows the log; what it holds is for the caller to prove.
@@ -254,7 +267,8 @@ impl Database {
         if let Some(not_found) = self.absent(target) {
             return Err(Failure::NotFound(not_found));
         }
-        let body = self.ways.fetch(&resource).await.inspect_err(|failure| self.note_absent(target, failure))?;
+        let fetched = self.ways.fetch(&resource).await.inspect_err(|failure| self.note_absent(target, failure))?;
+        let body = fetched.body;
         let record = match self.prove_lookup(&body, target).await {
             Ok(record) => record,
             Err(unproved) => return Err(self.told(unproved, &body, &target.to_string()).await),
@@ -279,12 +293,14 @@ impl Database {
 
     async fn fetch_latest(&self) -> Result<SignedHead, Failure> {
         let resource = Resource::SumdbLatest(self.name.clone());
-        let note = self.ways.fetch(&resource).await?;
+        let fetched = self.ways.fetch(&resource).await?;
+        let note = fetched.body;
         let head = match self.prove_head(&note).await {
             Ok(head) => head,
             Err(unproved) => return Err(self.told(unproved, &note, "latest").await),
         };
-        if head.standing == Standing::Older {
+        // Others may keep what they were told for as long as they like.
+        if head.standing == Standing::Older && fetched.is_own {
             self.look_into_rollback(&resource, &note).await;
         }
         *self.latest_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.parts.clock.steady());
@@ -306,13 +322,13 @@ impl Database {
     /// An older head is no lie: caches keep answers. But a log that stays shorter than it was has lost something.
     async fn look_into_rollback(&self, resource: &Resource, came: &Bytes) {
         let Some((known, since)) = self.known.head_and_age(&self.parts.clock) else { return };
-        if since < evidence::rollback_grace(self.ways.is_direct()) {
+        if since < evidence::ROLLBACK_GRACE {
             log::info!("an older tree head than the known one came database={}", self.name);
             return;
         }
         // Once more, for it is a grave thing to say.
         let Ok(again) = self.ways.fetch(resource).await else { return };
-        let came = if again == *came { came.clone() } else { again };
+        let came = if again.body == *came { came.clone() } else { again.body };
         let Ok(head) = SignedHead::open(&came, &self.key) else { return };
         if head.head().size < known.head().size {
             evidence::rollback(&self.parts, &self.name, &known, &head).await;
@@ -335,7 +351,7 @@ impl Database {
             };
             let (proved, fetched) = match self.prove(|tiles| check.run(|tile| tiles.get(tile).cloned())).await {
                 Ok(proved) => proved,
-                Err(unproved) => return Err(self.settled(unproved, &tile.to_string())),
+                Err(unproved) => return Err(self.told(unproved, &Bytes::new(), &tile.to_string()).await),
             };
             let head = ProvedHead { head: known.clone(), standing: Standing::Same };
             if self.accept(Some(&known), &head, &proved.tiles, &fetched).await? {

@@ -18,14 +18,7 @@ use crate::sumdb::fork::Fork;
 use crate::sumdb::{SignedHead, SumdbName};
 
 /// Caches between a database and us may answer with a head that is older by so much.
-const ROLLBACK_GRACE: Duration = Duration::from_secs(3600);
-/// Other proxies keep heads for an hour of their own, and serve old ones while they are out of reach themselves.
-const ROLLBACK_GRACE_THROUGH_PROXIES: Duration = Duration::from_secs(25 * 3600);
-
-/// Returns how long an older head may come in place of the known one.
-pub(super) fn rollback_grace(is_direct: bool) -> Duration {
-    if is_direct { ROLLBACK_GRACE } else { ROLLBACK_GRACE_THROUGH_PROXIES }
-}
+pub(super) const ROLLBACK_GRACE: Duration = Duration::from_secs(3600);
 
 /// Keeps an alarm, durably.
 pub(super) async fn raise(alarms: &Arc<Alarms>, clock: &Clock, alarm: NewAlarm) {

@@ -10,21 +10,30 @@
 //! by default             the same, but https://NAME only if the public mirror is among the upstreams
 //! ```
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::resource::Resource;
-use crate::sumdb::SumdbName;
+use crate::sumdb::{SumdbName, TileLevel};
 use crate::upstream::{Ask, Failure, Upstream, UpstreamList};
 
 /// One attempt may take so long in all. The database may fetch a module first, so it is given time.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Enough for a signed head with a record, and for a tile of 256 records.
-const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest signed head, with a record or without one, that the go command reads.
+const NOTE_BYTES_MAX: usize = 1_000_000;
+/// Room for a tile of 256 records.
+const DATA_TILE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What an upstream says to `supported` is waited for so long, and what is unclear then asked again after so long.
+const SUPPORT_TIMEOUT: Duration = Duration::from_secs(3);
+const UNCLEAR_FOR: Duration = Duration::from_secs(60);
+/// Questions to one database at a time. Places of its own: a database that hangs must not keep an upstream's modules.
+const QUESTIONS_MAX: usize = 32;
 /// An upstream that does not proxy the database is asked again after so long.
 const UNSUPPORTED_FOR: Duration = Duration::from_secs(600);
 
@@ -45,6 +54,15 @@ enum Support {
     Yes,
     /// Since when it is known that it does not.
     No(Instant),
+    /// When there was no clear answer.
+    Unclear(Instant),
+}
+
+/// An answer, and whether it came from the database's own address: what others say may be old, or not its words.
+#[derive(Clone, Debug)]
+pub(super) struct Fetched {
+    pub(super) body: Bytes,
+    pub(super) is_own: bool,
 }
 
 /// The ways to one database.
@@ -54,19 +72,24 @@ pub(super) struct Ways {
     upstreams: Arc<UpstreamList>,
     /// In the order of the public upstreams.
     support: Mutex<Vec<Support>>,
+    /// Held by the one who finds out which upstreams proxy the database.
+    finding_out: tokio::sync::Mutex<()>,
+    questions: Semaphore,
+    /// How many answers have come: an answer to one question shows that a silence at another is no dead database.
+    answers: AtomicU64,
     clock: Clock,
 }
 
 impl Ways {
     pub(super) fn new(config: Config, name: SumdbName, upstreams: Arc<UpstreamList>, clock: Clock) -> Self {
         let support = Mutex::new(vec![Support::Unknown; upstreams.public().len()]);
-        Self { config, name, upstreams, support, clock }
+        let (finding_out, questions) = (tokio::sync::Mutex::default(), Semaphore::new(QUESTIONS_MAX));
+        Self { config, name, upstreams, support, finding_out, questions, answers: AtomicU64::new(0), clock }
     }
 
-    /// Says whether the database is asked at its own address first and last, and not through proxies that may keep old
-    /// answers.
-    pub(super) fn is_direct(&self) -> bool {
-        !self.config.asks_upstreams
+    /// Returns how many answers have come so far.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     /// Returns why nobody can be asked, as far as that is known.
@@ -76,7 +99,8 @@ impl Ways {
         }
         let support = self.support.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let through = self.upstreams.public().iter().zip(support).filter(|(_, support)| {
-            self.config.asks_upstreams && !matches!(support, Support::No(since) if self.is_recent(*since))
+            self.config.asks_upstreams
+                && !matches!(support, Support::No(since) if self.is_recent(*since, UNSUPPORTED_FOR))
         });
         let mut reason = None;
         for upstream in through.map(|(upstream, _)| upstream).chain(&self.config.own) {
@@ -90,16 +114,18 @@ impl Ways {
     ///
     /// # Errors
     /// What the walk along those who might has come to: [`Failure::NotFound`] only if all that were asked say so.
-    pub(super) async fn fetch(&self, resource: &Resource) -> Result<Bytes, Failure> {
+    pub(super) async fn fetch(&self, resource: &Resource) -> Result<Fetched, Failure> {
         let candidates = self.candidates().await;
         if candidates.is_empty() {
             return Err(Failure::Offline { upstream: Arc::from(self.name.as_str()), reason: self.nowhere() });
         }
         let mut walk = self.upstreams.walk(candidates);
         while let Some(upstream) = walk.next_upstream() {
+            let is_own = self.config.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, &upstream));
             match self.fetch_from(&upstream, resource).await {
-                Ok(body) => return Ok(body),
-                Err(failure) => walk.failed(failure)?,
+                Ok(body) => return Ok(Fetched { body, is_own }),
+                // Whatever the separators say of modules: a database that one cannot give is asked of the next.
+                Err(failure) => walk.passed(failure)?,
             }
         }
         Err(walk.end())
@@ -120,17 +146,22 @@ impl Ways {
     }
 
     async fn attempt(&self, upstream: &Arc<Upstream>, resource: &Resource) -> Result<Bytes, Failure> {
-        let _permit = upstream.small_files.acquire().await.map_err(|_| Failure::Stopped)?;
-        let mut answer = self.upstreams.get(upstream, resource, &Ask::default()).await?;
+        let _permit = self.questions.acquire().await.map_err(|_| Failure::Stopped)?;
+        let mut answer = self.upstreams.get(upstream, resource, &Ask::default()).await.inspect_err(|failure| {
+            if matches!(failure, Failure::NotFound(_)) {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
         let rejected =
             |reason: &str| Failure::Rejected { upstream: Arc::clone(&upstream.name), reason: reason.to_owned() };
-        let body = answer.body.read_at_most(BODY_BYTES_MAX).await;
+        let body = answer.body.read_at_most(bytes_max(resource)).await;
         let body = body.map_err(|error| Failure::Network { upstream: Arc::clone(&upstream.name), error })?;
         let body = body.ok_or_else(|| rejected("the answer is too long"))?;
         // A captive portal answers everything with a page: that is no word of the database's, true or false.
         if body.trim_ascii_start().starts_with(b"<") {
             return Err(rejected("a web page in place of the checksum database's answer"));
         }
+        self.answers.fetch_add(1, Ordering::Relaxed);
         Ok(Bytes::from(body))
     }
 
@@ -152,18 +183,20 @@ impl Ways {
     }
 
     async fn supports(&self, index: usize, upstream: &Arc<Upstream>) -> bool {
-        let known = self.support.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied();
-        match known {
-            Some(Support::Yes) => return true,
-            Some(Support::No(since)) if self.is_recent(since) => return false,
-            Some(Support::No(_) | Support::Unknown) | None => {}
+        if let Some(known) = self.known_support(index) {
+            return known;
+        }
+        let _turn = self.finding_out.lock().await;
+        if let Some(known) = self.known_support(index) {
+            return known;
         }
         let resource = Resource::SumdbSupported(self.name.clone());
-        let found = match self.fetch_from(upstream, &resource).await {
-            Ok(_) => Support::Yes,
-            // An upstream in trouble may still turn out to be one who knows.
-            Err(failure) if failure.is_transient() => Support::Unknown,
-            Err(_) => Support::No(self.clock.steady()),
+        let now = self.clock.steady();
+        let found = match timeout(SUPPORT_TIMEOUT, self.attempt(upstream, &resource)).await {
+            Ok(Ok(_)) => Support::Yes,
+            Ok(Err(failure)) if !failure.is_transient() => Support::No(now),
+            // An upstream in trouble may still turn out to be one who knows; nobody waits for that.
+            Ok(Err(_)) | Err(_) => Support::Unclear(now),
         };
         if let Some(support) = self.support.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
             *support = found;
@@ -171,8 +204,17 @@ impl Ways {
         found == Support::Yes
     }
 
-    fn is_recent(&self, since: Instant) -> bool {
-        self.clock.steady().duration_since(since) < UNSUPPORTED_FOR
+    fn known_support(&self, index: usize) -> Option<bool> {
+        match *self.support.lock().unwrap_or_else(PoisonError::into_inner).get(index)? {
+            Support::Yes => Some(true),
+            Support::No(since) if self.is_recent(since, UNSUPPORTED_FOR) => Some(false),
+            Support::Unclear(since) if self.is_recent(since, UNCLEAR_FOR) => Some(false),
+            Support::No(_) | Support::Unclear(_) | Support::Unknown => None,
+        }
+    }
+
+    fn is_recent(&self, since: Instant, limit: Duration) -> bool {
+        self.clock.steady().duration_since(since) < limit
     }
 
     fn nowhere(&self) -> String {
@@ -180,5 +222,22 @@ impl Ways {
             return "network-mode is offline".to_owned();
         }
         format!("none of the upstreams proxies {}, and it is not asked at its own address", self.name)
+    }
+}
+
+/// Returns how long an answer may be, in bytes.
+fn bytes_max(resource: &Resource) -> usize {
+    match resource {
+        Resource::SumdbTile(_, tile) => match tile.level() {
+            TileLevel::Hashes(_) => usize::try_from(tile.bytes().unwrap_or_default()).unwrap_or(usize::MAX),
+            TileLevel::Data => DATA_TILE_BYTES_MAX,
+        },
+        Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::List(_)
+        | Resource::Latest(_)
+        | Resource::Query(..)
+        | Resource::Artifact(..) => NOTE_BYTES_MAX,
     }
 }
