@@ -16,13 +16,13 @@ use crate::resource::{ArtifactKind, Mutability, Resource};
 use crate::store::index::MutableEntry;
 use crate::store::{self, StoredFile};
 use crate::upstream::Failure;
-use crate::verify::Verdict;
+use crate::verify::{Standing, Verdict};
 
 impl Cache {
     /// Downloads a zip and stores it.
     pub(super) async fn fill_zip(&self, module: &ModuleVersion, resource: &Resource, head: &HeadWriter) {
         self.download_zip(module, resource, head).await;
-        drop(self.takers.take(resource));
+        self.dismiss_takers(resource);
     }
 
     async fn download_zip(&self, module: &ModuleVersion, resource: &Resource, head: &HeadWriter) {
@@ -50,7 +50,7 @@ impl Cache {
     /// Fetches a small file, lets followers have it, and stores it.
     pub(super) async fn fill_small(&self, resource: &Resource, head: &HeadWriter) {
         self.fetch_small(resource, head).await;
-        drop(self.takers.take(resource));
+        self.dismiss_takers(resource);
     }
 
     async fn fetch_small(&self, resource: &Resource, head: &HeadWriter) {
@@ -190,6 +190,17 @@ impl Cache {
 
     fn note_artifact(&self, module: &ModuleVersion, kind: ArtifactKind, stored: &StoredFile, upstream: &str) {
         self.index.note_artifact(module, kind, stored.length, upstream, self.clock.now());
+    }
+
+    /// Forgets who has waited for a file, noting those who got it without a verdict.
+    fn dismiss_takers(&self, resource: &Resource) {
+        let clients = self.takers.take(resource);
+        if let Resource::Artifact(module, kind) = resource
+            && !clients.is_empty()
+            && self.verifier.standing(module, *kind) == Standing::Unverified
+        {
+            clients.into_iter().for_each(|client| self.verifier.was_served(module, *kind, client));
+        }
     }
 
     /// Enters a verdict into the index, and who has got a file without one into the list.

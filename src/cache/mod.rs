@@ -157,7 +157,7 @@ impl Cache {
         client: Option<IpAddr>,
     ) -> Result<Reply, Error> {
         if let Some(stored) = self.open_judged(resource).await?
-            && self.may_be_served(module, kind, client).await?
+            && self.may_be_served(module, kind, fetch_mode, client).await?
         {
             self.index.touch(module, self.clock.now());
             let content = Content::Stored(stored);
@@ -201,6 +201,7 @@ impl Cache {
         self: &Arc<Self>,
         module: &ModuleVersion,
         kind: ArtifactKind,
+        fetch_mode: FetchMode,
         client: Option<IpAddr>,
     ) -> Result<bool, Error> {
         match (self.verifier.standing(module, kind), self.verifier.mode()) {
@@ -211,7 +212,11 @@ impl Cache {
                 }
                 Ok(true)
             }
-            (Standing::Unverified | Standing::Unknown, Mode::Strict) => {
+            // Nobody is asked for who wants what is at hand.
+            (Standing::Unverified | Standing::Unknown, Mode::Strict) if fetch_mode == FetchMode::CachedOnly => {
+                Ok(false)
+            }
+            (Standing::Unverified | Standing::Unknown, Mode::Strict) | (Standing::Condemned, _) => {
                 let resource = Resource::Artifact(module.clone(), kind);
                 let judged = self.verifier.judge_stored(module, kind).await;
                 judged.map_err(|failure| Error::Upstream { resource: resource.clone(), failure })?;

@@ -90,6 +90,9 @@ impl Downloader {
             let (store, resource) = (Arc::clone(&self.store), resource.clone());
             store::blocking(move || store.partial(&resource)).await?
         };
+        if let Some(failure) = self.verifier.refuses_at_once(module) {
+            return Err(failure);
+        }
         self.verifier.expect(module);
         let mut transfer = Transfer::new(self, module, resource, partial, head);
         let result = tokio::select! {

@@ -11,14 +11,14 @@
 //! ```
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::{Mode, Verdict, Verifier, evidence, mismatch, target, unjudged};
+use super::{Mode, Verdict, Verifier, evidence, mismatch, unjudged};
 use crate::clock::UnixSeconds;
 use crate::module::ModuleVersion;
 use crate::module::zip::hash::H1;
@@ -180,12 +180,12 @@ impl Verifier {
         kind: ArtifactKind,
         listed: Option<Record>,
     ) -> Result<Late, Failure> {
-        let Some(database) = self.database() else { return Ok(Late::Verified) };
+        if self.database().is_none() {
+            return Ok(Late::Verified);
+        }
         let resource = Resource::Artifact(module.clone(), kind);
-        let offline = |reason: String| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason };
-        let target = target(module).map_err(|err| offline(err.to_string()))?;
-        let record = match database.record(&target).await {
-            Ok(looked) => looked.record,
+        let record = match self.record_unhurried(module).await {
+            Ok(record) => record,
             Err(Failure::NotFound(_)) => return Ok(Late::NotInLog),
             Err(failure) => return Err(failure),
         };
@@ -197,6 +197,7 @@ impl Verifier {
             return Ok(Late::Wrong);
         }
         log::info!("verified {module} kind={kind} record={}", record.number);
+        self.note_judged(module, kind);
         Ok(Late::Verified)
     }
 
@@ -231,11 +232,15 @@ impl Verifier {
         text: String,
         listed: Option<Record>,
     ) -> Result<(), Failure> {
-        let moved = self.set_aside(resource, module).await?;
+        let key = (module.clone(), kind);
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        let moved = self.set_aside(resource, module).await;
         let listed = self.unverified.remove(module, kind).or(listed);
         let mut alarm = self.mismatch_alarm(AlarmKind::LateMismatch, module, kind, text);
-        if let Some(path) = moved {
-            alarm.details.push(("moved to".to_owned(), path));
+        match &moved {
+            Ok(Some(path)) => alarm.details.push(("moved to".to_owned(), path.clone())),
+            Ok(None) => {}
+            Err(err) => alarm.details.push(("cannot be moved, is not served".to_owned(), err.to_string())),
         }
         if let Some(record) = listed {
             alarm.details.push(("sent by".to_owned(), record.upstream));
@@ -248,6 +253,8 @@ impl Verifier {
             }
         }
         evidence::raise(&self.parts.alarms, &self.parts.clock, alarm).await;
+        moved?;
+        self.condemned.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         Ok(())
     }
 
@@ -347,16 +354,21 @@ impl Verifier {
         true
     }
 
+    fn is_database_down(&self) -> bool {
+        self.database().is_none_or(|database| database.down_reason().is_some())
+    }
+
     /// Judges a file of the tree, or enters it into the list. `false` if there is no going on now.
     async fn judge_found(self: &Arc<Self>, module: &ModuleVersion, kind: ArtifactKind) -> bool {
         let reason = match self.judge_late(module, kind, None).await {
             Ok(Late::Verified | Late::Wrong | Late::Gone) => return true,
             Ok(Late::NotInLog) => "not in the log".to_owned(),
             Err(Failure::Unjudged(unjudged)) => unjudged.text.to_string(),
-            Err(failure) => {
+            Err(failure) if matches!(failure, Failure::Stopped | Failure::Store(_)) || self.is_database_down() => {
                 log::debug!("the tree is judged later: {failure}");
                 return false;
             }
+            Err(failure) => failure.to_string(),
         };
         let entry = Entry { reason, upstream: "unknown".to_owned(), since: self.parts.clock.now() };
         let (unverified, module) = (Arc::clone(&self.unverified), module.clone());

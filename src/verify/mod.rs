@@ -14,7 +14,7 @@
 //! | [`check`] | one stored file, judged wholly |
 //! | `evidence` | what is kept of lies, forks and mismatches |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +58,8 @@ const PATIENCE_STRICT: Duration = Duration::from_secs(60);
 const DISTRUSTED_FOR: Duration = Duration::from_secs(60);
 /// Wrong files remembered at a time.
 const DISTRUSTED_MAX: usize = 1024;
+/// Files judged before the whole tree is, remembered at a time.
+const JUDGED_NOW_MAX: usize = 65_536;
 /// The one module that the go command verifies whatever the patterns say: it is run.
 const TOOLCHAIN: &str = "golang.org/toolchain";
 
@@ -91,6 +93,8 @@ pub enum Standing {
     Unverified,
     /// Another program, or a run without verification, has stored it, and its turn has not come yet.
     Unknown,
+    /// It is wrong, and could not be moved out of the way.
+    Condemned,
 }
 
 /// A file to be judged.
@@ -145,6 +149,10 @@ pub struct Verifier {
     is_tree_judged: AtomicBool,
     distrusted: Mutex<Distrusted>,
     impatient_since: Mutex<Option<Instant>>,
+    /// What turned out wrong and is still there: a disk that cannot be written to must not have it served.
+    condemned: Mutex<HashSet<(ModuleVersion, ArtifactKind)>>,
+    /// What was judged good in this run, before the whole tree had been.
+    judged_now: Mutex<HashSet<(ModuleVersion, ArtifactKind)>>,
 }
 
 impl Verifier {
@@ -165,6 +173,8 @@ impl Verifier {
             is_tree_judged: AtomicBool::new(false),
             distrusted: Mutex::default(),
             impatient_since: Mutex::default(),
+            condemned: Mutex::default(),
+            judged_now: Mutex::default(),
         }
     }
 
@@ -224,14 +234,8 @@ impl Verifier {
             return Ok(Verdict::Exempt);
         }
         let name = &database.name;
-        if self.config.mode == Mode::Strict
-            && let Some(alarm) = self.parts.alarms.latched(name.as_str())
-        {
-            let (module, id, kind) = (subject.module, alarm.id, alarm.kind);
-            let text = format!(
-                "{module}: checksum database {name}: alarm {id} ({kind}): nothing new is judged; see larder alarms"
-            );
-            return Err(unjudged(Why::Alarm, text));
+        if let Some(failure) = self.refuses_at_once(subject.module) {
+            return Err(failure);
         }
         let failure = match self.record_in_time(database, subject.module).await {
             Ok(record) => return self.compare(subject, &record).await.map(|()| Verdict::Verified),
@@ -256,22 +260,63 @@ impl Verifier {
     async fn record_in_time(&self, database: &Arc<Database>, module: &ModuleVersion) -> Result<ProvedRecord, Failure> {
         let offline = |reason: String| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason };
         let target = target(module).map_err(|err| offline(err.to_string()))?;
-        let now = self.parts.clock.steady();
-        let is_impatient = {
-            let since = *self.impatient_since.lock().unwrap_or_else(PoisonError::into_inner);
-            since.is_some_and(|since| now.duration_since(since) < NO_PATIENCE_FOR)
-        };
         let patience = match self.config.mode {
             Mode::Strict => PATIENCE_STRICT,
             // Long enough for what is stored.
-            Mode::WhenReachable if is_impatient => PATIENCE / 20,
+            Mode::WhenReachable if self.is_impatient() => PATIENCE / 20,
             Mode::WhenReachable => PATIENCE,
         };
+        let answers = database.answers();
         let Ok(looked) = timeout(patience, database.record(&target)).await else {
-            *self.impatient_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.parts.clock.steady());
+            // One slow record is no dead database; nor does a short wait say anything that a long one had not said.
+            if patience == PATIENCE && database.answers() == answers {
+                self.set_impatient(Some(self.parts.clock.steady()));
+            }
             return Err(offline(format!("no answer within {} s", patience.as_secs_f32())));
         };
+        if database.answers() != answers {
+            self.set_impatient(None);
+        }
         looked.map(|looked| looked.record)
+    }
+
+    fn is_impatient(&self) -> bool {
+        let since = *self.impatient_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| self.parts.clock.steady().duration_since(since) < NO_PATIENCE_FOR)
+    }
+
+    fn set_impatient(&self, since: Option<Instant>) {
+        *self.impatient_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// As [`Self::record_in_time`], for who is in no hurry and whose waiting says nothing to those who are.
+    async fn record_unhurried(&self, module: &ModuleVersion) -> Result<ProvedRecord, Failure> {
+        let Some(database) = &self.database else { return Err(Failure::Stopped) };
+        let offline = |reason: String| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason };
+        let target = target(module).map_err(|err| offline(err.to_string()))?;
+        match timeout(PATIENCE_STRICT, database.record(&target)).await {
+            Ok(looked) => looked.map(|looked| looked.record),
+            Err(_) => Err(offline(format!("no answer within {} s", PATIENCE_STRICT.as_secs()))),
+        }
+    }
+
+    /// Says why a file need not be fetched at all: it could not be judged, and would be refused.
+    pub fn refuses_at_once(&self, module: &ModuleVersion) -> Option<Failure> {
+        let database = self.database.as_ref().filter(|_| self.config.mode == Mode::Strict)?;
+        if self.is_exempt(module.path()) {
+            return None;
+        }
+        self.latched(database, module)
+    }
+
+    fn latched(&self, database: &Database, module: &ModuleVersion) -> Option<Failure> {
+        let name = &database.name;
+        let alarm = self.parts.alarms.latched(name.as_str())?;
+        let (id, kind) = (alarm.id, alarm.kind);
+        let text = format!(
+            "{module}: checksum database {name}: alarm {id} ({kind}): nothing new is judged; see larder alarms"
+        );
+        Some(unjudged(Why::Alarm, text))
     }
 
     /// Compares a file with its record.
@@ -334,13 +379,28 @@ impl Verifier {
         if self.database.is_none() || kind == ArtifactKind::Info {
             return Standing::Fine;
         }
+        let contains = |set: &Mutex<HashSet<(ModuleVersion, ArtifactKind)>>| {
+            let set = set.lock().unwrap_or_else(PoisonError::into_inner);
+            !set.is_empty() && set.contains(&(module.clone(), kind))
+        };
+        if contains(&self.condemned) {
+            return Standing::Condemned;
+        }
         if !self.unverified.is_empty() && self.unverified.contains(module, kind) {
             return Standing::Unverified;
         }
+        let is_unknown = self.config.mode == Mode::Strict && !self.is_tree_judged.load(Ordering::Relaxed);
+        if is_unknown && !contains(&self.judged_now) { Standing::Unknown } else { Standing::Fine }
+    }
+
+    /// Remembers that a stored file was judged good, as long as that counts for anything.
+    fn note_judged(&self, module: &ModuleVersion, kind: ArtifactKind) {
         if self.config.mode == Mode::Strict && !self.is_tree_judged.load(Ordering::Relaxed) {
-            return Standing::Unknown;
+            let mut judged = self.judged_now.lock().unwrap_or_else(PoisonError::into_inner);
+            if judged.len() < JUDGED_NOW_MAX {
+                judged.insert((module.clone(), kind));
+            }
         }
-        Standing::Fine
     }
 }
 
