@@ -2,6 +2,7 @@
 
 Called by the figures; calls machine. All listen on loopback, on ports the kernel picks.
 """
+import contextlib
 import glob
 import json
 import os
@@ -28,13 +29,14 @@ class Tools:
         shutil.rmtree(os.path.join(work, "run"), ignore_errors=True)
         self.load_bin = self._go_build(os.path.join(bench_dir, "load"), "load")
         self.upstream_bin = self._go_build(upstream_dir, "upstream")
+        self.tools_dir = os.path.dirname(os.path.abspath(upstream_dir))
         self._nginx_bin = None
         self._serial = 0
 
-    def _go_build(self, source, name):
+    def _go_build(self, source, name, **more):
         out = os.path.join(self.bin, name)
-        # Neither program needs anything but Go's standard library, so no module is ever looked for.
-        env = clean_env(GOFLAGS="", GOPROXY="off", GOTOOLCHAIN="local", GOWORK="off")
+        # Load and upstream need nothing but Go's standard library, so no module is ever looked for.
+        env = clean_env(**{"GOFLAGS": "", "GOPROXY": "off", "GOTOOLCHAIN": "local", "GOWORK": "off"} | more)
         subprocess.run(["go", "build", "-o", out, "."], cwd=source, env=env, check=True)
         return out
 
@@ -74,6 +76,35 @@ class Tools:
 
     def upstream(self, tree, *options):
         return Upstream(self, tree, options)
+
+    def command(self, argv):
+        """Starts a command of Larder on the server core and returns it running."""
+        return Process([self.larder_bin, *argv], self.scratch("command.log"), self.server_cores, clean_env())
+
+    def testsumdb(self, tree):
+        return TestDatabase(self, tree, self._go_tool("testsumdb"))
+
+    @contextlib.contextmanager
+    def oracle(self):
+        """Runs Go's own libraries on the server core; what it gives asks them and returns the answer."""
+        with subprocess.Popen(
+            ["taskset", "-c", str(min(self.server_cores)), self._go_tool("oracle")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_env(GOMAXPROCS=1),
+        ) as process:
+            def ask(**question):
+                process.stdin.write(json.dumps(question) + "\n")
+                process.stdin.flush()
+                answer = json.loads(process.stdout.readline() or '{"error": "it ended"}')
+                if "ok" not in answer:
+                    raise Failure(f"oracle: {answer['error']}")
+                return answer["ok"]
+
+            yield ask
+
+    def _go_tool(self, name):
+        # These need golang.org/x/mod, which the ordinary go client finds.
+        proxy = {"GOPROXY": os.environ["GOPROXY"]} if "GOPROXY" in os.environ else {"GOPROXY": ""}
+        return self._go_build(os.path.join(self.tools_dir, name), name, **proxy)
 
     def load(self, url, paths, connections, background=False, **options):
         """Runs the load to its end and returns its figures; with background, returns it running."""
@@ -143,6 +174,18 @@ class Upstream(Process):
 
     def reset(self):
         urllib.request.urlopen(urllib.request.Request(self.url + "/_/reset", method="POST"), timeout=10).close()
+
+
+class TestDatabase(Process):
+    """A checksum database with the records of a tree."""
+
+    def __init__(self, tools, tree, binary):
+        ready = tools.scratch("testsumdb.ready")
+        argv = [binary, "-tree", tree, "-ready", ready, "-for", "30m"]
+        super().__init__(argv, ready[:-6] + ".log", tools.load_cores, clean_env())
+        self.wait_for(lambda: os.path.exists(ready) and os.path.getsize(ready) > 0)
+        with open(ready) as f:
+            self.gosumdb = json.load(f)["gosumdb"]
 
 
 class Load(Process):

@@ -5,7 +5,9 @@ import (
 	"compress/flate"
 	"hash/crc32"
 	"io"
+	"log"
 	"os"
+	"syscall"
 	"unicode"
 
 	"golang.org/x/mod/module"
@@ -17,6 +19,7 @@ func init() {
 	operations["zip"] = op(checkZip)
 	operations["runes"] = op(listRunes)
 	operations["inflate"] = op(inflate)
+	operations["dirhash"] = op(timeHash)
 }
 
 // A zipQuestion asks about a file that claims to be the zip of a module version.
@@ -51,6 +54,28 @@ func checkZip(question zipQuestion) (verdict zipVerdict, err error) {
 		verdict.CheckError = err.Error()
 	}
 	return verdict, nil
+}
+
+// A timedHash is the h1 of a file, and the CPU time it took this process.
+type timedHash struct {
+	H1         string  `json:"h1"`
+	CPUSeconds float64 `json:"cpu_s"`
+}
+
+// timeHash is for the benchmark.
+func timeHash(question struct{ File string }) (timed timedHash, err error) {
+	before := cpuSeconds()
+	timed.H1, err = dirhash.HashZip(question.File, dirhash.Hash1)
+	timed.CPUSeconds = cpuSeconds() - before
+	return timed, err
+}
+
+func cpuSeconds() float64 {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		log.Fatal(err)
+	}
+	return float64(usage.Utime.Nano()+usage.Stime.Nano()) / 1e9
 }
 
 // inflate tells the length and the CRC of what raw deflated data holds.
