@@ -316,8 +316,8 @@ fn name_of(resource: &Resource) -> String {
     }
 }
 
-#[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests make the trees they need")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -39,7 +39,7 @@ use crate::upstream::{Failure, NotFound, Unjudged, UpstreamList, Why};
 
 mod proving;
 
-use proving::{Unproved, cut};
+use proving::{Tiles, Unproved, cut};
 
 /// `latest` is not asked again for so long.
 const HEAD_FRESH_FOR: Duration = Duration::from_secs(60);
@@ -249,8 +249,8 @@ impl Database {
             Ok(authentic) => Outcome::Proved(Proved { thing: authentic, tiles: Vec::new() }),
             Err(unproved) => unproved.into_outcome(*plan.head()),
         };
-        let proved = self.prove(run).await;
-        proved.map(|(proved, _)| proved.thing).map_err(|unproved| self.settled(unproved, "the log"))
+        let proved = self.prove(&mut Tiles::default(), run).await;
+        proved.map(|proved| proved.thing).map_err(|unproved| self.settled(unproved, "the log"))
     }
 
     async fn look_up(&self, target: &LookupTarget) -> Result<Looked, Failure> {
@@ -280,11 +280,12 @@ impl Database {
 
     /// Proves an answer, moves the known head on if it is newer, and stores the tiles it took.
     async fn prove_lookup(&self, body: &Bytes, target: &LookupTarget) -> Result<ProvedRecord, Unproved> {
+        let mut tiles = Tiles::default();
         for _ in 0..MOVES_MAX {
             let known = self.known_head();
             let check = LookupCheck::new(body, target, known.as_ref(), &self.key)?;
-            let (proved, fetched) = self.prove(|tiles| check.run(|tile| tiles.get(tile).cloned())).await?;
-            if self.accept(known.as_ref(), &proved.thing.head, &proved.tiles, &fetched).await? {
+            let proved = self.prove(&mut tiles, |tiles| check.run(|tile| tiles.get(tile).cloned())).await?;
+            if self.accept(known.as_ref(), &proved.thing.head, &proved.tiles, &tiles.fetched).await? {
                 return Ok(proved.thing);
             }
         }
@@ -308,11 +309,12 @@ impl Database {
     }
 
     async fn prove_head(&self, note: &Bytes) -> Result<ProvedHead, Unproved> {
+        let mut tiles = Tiles::default();
         for _ in 0..MOVES_MAX {
             let known = self.known_head();
             let check = HeadCheck::new(note, known.as_ref(), &self.key)?;
-            let (proved, fetched) = self.prove(|tiles| check.run(|tile| tiles.get(tile).cloned())).await?;
-            if self.accept(known.as_ref(), &proved.thing, &proved.tiles, &fetched).await? {
+            let proved = self.prove(&mut tiles, |tiles| check.run(|tile| tiles.get(tile).cloned())).await?;
+            if self.accept(known.as_ref(), &proved.thing, &proved.tiles, &tiles.fetched).await? {
                 return Ok(proved.thing);
             }
         }
@@ -336,6 +338,7 @@ impl Database {
     }
 
     async fn fetch_tile(self: &Arc<Self>, tile: &Tile) -> Result<Bytes, Failure> {
+        let mut tiles = Tiles::default();
         for _ in 0..MOVES_MAX {
             let reaches = |head: &SignedHead| {
                 let there = Tile::in_tree(tile.level(), tile.index(), head.head().size);
@@ -349,12 +352,12 @@ impl Database {
             let Some(check) = check.and_then(|known| TileCheck::new(tile.level(), tile.index(), known)) else {
                 return Err(self.beyond(tile, &known));
             };
-            let (proved, fetched) = match self.prove(|tiles| check.run(|tile| tiles.get(tile).cloned())).await {
+            let proved = match self.prove(&mut tiles, |tiles| check.run(|tile| tiles.get(tile).cloned())).await {
                 Ok(proved) => proved,
                 Err(unproved) => return Err(self.told(unproved, &Bytes::new(), &tile.to_string()).await),
             };
             let head = ProvedHead { head: known.clone(), standing: Standing::Same };
-            if self.accept(Some(&known), &head, &proved.tiles, &fetched).await? {
+            if self.accept(Some(&known), &head, &proved.tiles, &tiles.fetched).await? {
                 let bytes = proved.tiles.iter().find(|(proved, _)| proved.covers(tile)).map(|(_, bytes)| bytes.clone());
                 return bytes.and_then(|bytes| cut(&bytes, tile)).ok_or_else(|| self.beyond(tile, &known));
             }

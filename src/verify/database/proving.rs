@@ -53,7 +53,7 @@ impl From<Lie> for Unproved {
 pub(super) struct Tiles {
     at_hand: HashMap<Tile, Bytes>,
     /// Those that came from the network: they are not stored yet.
-    fetched: Vec<Tile>,
+    pub(super) fetched: Vec<Tile>,
     /// Whether some of them did not come from the database's own address.
     has_foreign: bool,
     /// What was stored, kept for comparison when all are fetched afresh.
@@ -64,14 +64,14 @@ impl Database {
     /// Runs a check, giving it the tiles it wants: stored ones first; all of them fetched afresh if those do not fit.
     pub(super) async fn prove<T>(
         &self,
+        tiles: &mut Tiles,
         run: impl Fn(&HashMap<Tile, Bytes>) -> Outcome<T>,
-    ) -> Result<(Proved<T>, Vec<Tile>), Unproved> {
-        let mut tiles = Tiles::default();
+    ) -> Result<Proved<T>, Unproved> {
         for _ in 0..ROUNDS_MAX {
             match run(&tiles.at_hand) {
-                Outcome::Proved(proved) => return Ok((proved, tiles.fetched)),
+                Outcome::Proved(proved) => return Ok(proved),
                 Outcome::Fork(fork) => return Err(Unproved::Fork(fork)),
-                Outcome::NeedTiles(missing) => self.gather(missing, &mut tiles).await?,
+                Outcome::NeedTiles(missing) => self.gather(missing, tiles).await?,
                 Outcome::Lie(lie) => {
                     let is_stale = tiles.distrusted.is_none() && tiles.at_hand.len() > tiles.fetched.len();
                     if !lie.may_be_stale_tiles() || !is_stale {
@@ -79,7 +79,8 @@ impl Database {
                         return Err(if contradicts { Unproved::Inconsistent(lie) } else { Unproved::Lie(lie) });
                     }
                     log::warn!("tiles do not fit, all are fetched afresh database={} reason={lie}", self.name);
-                    tiles = Tiles { distrusted: Some(tiles.at_hand), ..Tiles::default() };
+                    let distrusted = Some(std::mem::take(&mut tiles.at_hand));
+                    *tiles = Tiles { distrusted, ..Tiles::default() };
                 }
             }
         }
