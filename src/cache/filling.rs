@@ -199,7 +199,9 @@ impl Cache {
             && !clients.is_empty()
             && self.verifier.standing(module, *kind) == Standing::Unverified
         {
-            clients.into_iter().for_each(|client| self.verifier.was_served(module, *kind, client));
+            for client in clients {
+                self.verifier.was_served(module, *kind, client);
+            }
         }
     }
 

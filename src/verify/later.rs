@@ -136,8 +136,19 @@ impl Verifier {
     /// # Errors
     /// What the disk says.
     pub async fn flush(&self) -> Result<(), store::Error> {
-        let unverified = Arc::clone(&self.unverified);
-        store::blocking(move || unverified.flush().map_err(|err| store::Error::at("list of the unverified", err))).await
+        let (unverified, store) = (Arc::clone(&self.unverified), Arc::clone(&self.parts.store));
+        // A list that says less than it should is no proof that the rest has been judged.
+        let is_incomplete = unverified.is_incomplete();
+        if is_incomplete {
+            self.is_tree_judged.store(false, Ordering::Relaxed);
+        }
+        store::blocking(move || {
+            if is_incomplete {
+                store.remove_own(STAMP)?;
+            }
+            unverified.flush().map_err(|err| store::Error::at("list of the unverified", err))
+        })
+        .await
     }
 
     /// Judges what is due of the list. Returns how many files there were.
@@ -311,7 +322,7 @@ impl Verifier {
         );
         let store = Arc::clone(&self.parts.store);
         match store::blocking(move || store.read_own(STAMP)).await {
-            Ok(Some(text)) if text == stamp.as_bytes() => {
+            Ok(Some(text)) if text == stamp.as_bytes() && !self.unverified.is_incomplete() => {
                 self.is_tree_judged.store(true, Ordering::Relaxed);
                 return true;
             }
