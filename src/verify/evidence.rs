@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::database::Parts;
 use crate::clock::Clock;
 use crate::store;
-use crate::store::alarms::{AlarmKind, Alarms, NewAlarm};
+use crate::store::alarms::{AlarmKind, Alarms, LIE_EVIDENCE_BYTES_MAX, NewAlarm};
 use crate::sumdb::check::Lie;
 use crate::sumdb::fork::Fork;
 use crate::sumdb::{SignedHead, SumdbName};
@@ -39,13 +39,16 @@ pub(super) async fn raise(alarms: &Arc<Alarms>, clock: &Clock, alarm: NewAlarm) 
 
 pub(super) async fn lie(parts: &Parts, name: &SumdbName, subject: &str, lie: &Lie, answer: &Bytes) {
     let text = format!("an answer does not verify: {lie}");
+    let shown = beginning(answer);
+    let is_cut = shown.len() < answer.len();
+    let details = is_cut.then(|| ("evidence".to_owned(), format!("the beginning of {} bytes", answer.len())));
     let alarm = NewAlarm {
         kind: AlarmKind::Lie,
         database: Some(name.to_string()),
         subject: subject.to_owned(),
         text,
-        details: Vec::new(),
-        evidence: Some(answer.to_vec()),
+        details: details.into_iter().collect(),
+        evidence: Some(shown.to_vec()),
     };
     raise(&parts.alarms, &parts.clock, alarm).await;
 }
@@ -143,4 +146,30 @@ pub fn unfounded(name: &SumdbName, why: &str, proved: u64, before: Option<&Signe
 fn heads(known: Option<&SignedHead>, came: &str) -> String {
     let known = known.map_or("none\n", SignedHead::note);
     format!("known head:\n\n{known}\nwhat came:\n\n{came}")
+}
+
+/// Returns as much of an answer as is kept of a lie; a text stays one.
+fn beginning(answer: &[u8]) -> &[u8] {
+    let Some(cut) = answer.get(..LIE_EVIDENCE_BYTES_MAX) else { return answer };
+    match std::str::from_utf8(cut) {
+        // Only the last character is cut in two.
+        Err(err) if err.error_len().is_none() => &cut[..err.valid_up_to()],
+        Ok(_) | Err(_) => cut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is short is kept whole, and no character is cut in two.
+    #[test]
+    fn lies_are_cut() {
+        let max = LIE_EVIDENCE_BYTES_MAX;
+        assert_eq!(beginning(b"short"), b"short");
+        assert_eq!(beginning(&vec![b'x'; max]).len(), max);
+        assert_eq!(beginning(&vec![0xff; max + 1]).len(), max);
+        assert_eq!(beginning("ö".repeat(max).as_bytes()).len(), max);
+        assert_eq!(beginning(format!("x{}", "ö".repeat(max)).as_bytes()).len(), max - 1);
+    }
 }

@@ -92,12 +92,7 @@ fn a_flipped_byte_in_any_file_is_found() {
     let folder = temp_dir();
     let larder = filled(&ground, folder.path());
     let tile = ground.sumdb.path("tile/8/0/001.p/47");
-    for (path, at) in [
-        (file(B, "mod"), 3),
-        (file(B, "info"), 14),
-        (lookup(&ground.sumdb, B), 20),
-        (tile, 100),
-    ] {
+    for (path, at) in [(file(B, "mod"), 3), (file(B, "info"), 14), (lookup(&ground.sumdb, B), 20), (tile, 100)] {
         let stored = larder.stored(&path);
         let original = std::fs::read(&stored).unwrap();
         flip(&stored, at);
