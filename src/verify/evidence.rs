@@ -15,6 +15,7 @@ use crate::store;
 use crate::store::alarms::{AlarmKind, Alarms, LIE_EVIDENCE_BYTES_MAX, NewAlarm};
 use crate::sumdb::check::Lie;
 use crate::sumdb::fork::Fork;
+use crate::sumdb::head::HeadError;
 use crate::sumdb::{SignedHead, SumdbName};
 
 /// Caches between a database and us may answer with a head that is older by so much.
@@ -98,6 +99,18 @@ pub(super) async fn inconsistent(
         evidence: Some(heads(known, &String::from_utf8_lossy(answer)).into_bytes()),
     };
     raise(&parts.alarms, &parts.clock, alarm).await;
+}
+
+/// Returns the alarm for the known head in the file at `path`, which cannot be read any more. The file itself is kept aside.
+pub(super) fn head_lost(name: &SumdbName, path: &str, err: &HeadError) -> NewAlarm {
+    NewAlarm {
+        kind: AlarmKind::Inconsistent,
+        database: Some(name.to_string()),
+        subject: format!("the known head of {name}"),
+        text: format!("the newest head that was accepted cannot be read, so an older log would not be noticed: {err}"),
+        details: vec![("was in".to_owned(), path.to_owned()), ("kept aside as".to_owned(), format!("{path}.damaged"))],
+        evidence: None,
+    }
 }
 
 /// Returns the alarm for two records of one module version with different hashes. `records` are their numbers and, as far
