@@ -31,7 +31,14 @@ impl Store {
     /// # Errors
     /// The file can neither be moved nor removed.
     pub fn quarantine(&self, resource: &Resource) -> io::Result<Option<PathBuf>> {
-        set_aside(self.root(), resource)
+        if is_kept(resource) {
+            return set_aside(self.root(), resource);
+        }
+        let path = self.root().join(resource.path());
+        if durable::remove_file(&path)? {
+            durable::sync_folder(path.parent().unwrap_or(self.root()))?;
+        }
+        Ok(None)
     }
 
     /// Moves a file that went to the quarantine back to its place, unless something is there by now. For the blocking pool.
@@ -49,20 +56,15 @@ impl Store {
     }
 }
 
-/// Does what [`Store::quarantine`] does, for the tree at `root`.
+/// Moves the file of `resource` to the quarantine of the tree at `root`, whatever it is, as [`Store::quarantine`] says.
 pub(super) fn set_aside(root: &Path, resource: &Resource) -> io::Result<Option<PathBuf>> {
     let relative = resource.path();
     let path = root.join(&relative);
     let folder = root.join(OWN).join("quarantine");
-    let moved = if is_kept(resource) {
-        move_into(&folder, &path, &relative).or_else(|err| {
-            log::warn!("{relative}: cannot be moved out of the way, removed instead: {err}");
-            durable::remove_file(&path).map(|_| None)
-        })?
-    } else {
-        durable::remove_file(&path)?;
-        None
-    };
+    let moved = move_into(&folder, &path, &relative).or_else(|err| {
+        log::warn!("{relative}: cannot be moved out of the way, removed instead: {err}");
+        durable::remove_file(&path).map(|_| None)
+    })?;
     if matches!(resource, Resource::Artifact(_, ArtifactKind::Zip)) {
         durable::remove_file(&path.with_extension("ziphash"))?;
     }
