@@ -2,7 +2,8 @@
 //!
 //! Owns the folder `ROOT/.larder/alarms/`. Called by `verify` and by whoever finds something damaged, and by the command
 //! alarms; calls [`super::durable`]. Invariants: evidence is durable before the list that names it; an open alarm that
-//! latches is never dropped for room, nor by a list that cannot be read; [`Alarms::latched`] never waits for the disk.
+//! latches is never dropped for room, nor by a list that cannot be read; [`Alarms::latched`] never waits for the disk;
+//! whoever can raise alarms at will cannot fill the disk with them (`room`).
 //!
 //! ```text
 //! ROOT/.larder/alarms/alarms.json            {"next":8,"alarms":[{"id":7,"kind":"fork",…}]}, replaced as a whole
@@ -23,10 +24,20 @@ use serde::{Deserialize, Serialize};
 use super::{Error, durable};
 use crate::clock::UnixSeconds;
 
+mod room;
+
 /// How many alarms are kept. Only open ones that latch may be more, and they are few: beyond this, one a kind and database.
 pub const ALARMS_MAX: usize = 256;
 /// The evidence of one alarm, in bytes; what is longer loses its end.
 pub const EVIDENCE_BYTES_MAX: usize = 4 << 20;
+/// The evidence of a lie, in bytes, to which whoever raises it cuts it: an upstream can send as many as it likes.
+pub const LIE_EVIDENCE_BYTES_MAX: usize = 64 << 10;
+/// All evidence together, in bytes.
+pub const ALL_EVIDENCE_BYTES_MAX: u64 = 16 << 20;
+/// How many lies of one database may be open; what comes then counts up the newest of them.
+pub const OPEN_LIES_MAX: usize = 16;
+/// As [`OPEN_LIES_MAX`], for mismatches.
+pub const OPEN_MISMATCHES_MAX: usize = 64;
 /// One text of an alarm, in bytes.
 const TEXT_BYTES_MAX: usize = 2048;
 /// Details of one alarm.
@@ -165,6 +176,8 @@ struct State {
     next: u64,
     /// By number.
     kept: Vec<Kept>,
+    /// Evidence that no alarm names any more; it goes once a list that does not name it is on the disk.
+    unnamed: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -172,6 +185,8 @@ struct Kept {
     alarm: Alarm,
     /// When a list with it was written.
     written: UnixSeconds,
+    /// How long its evidence is.
+    evidence_bytes: u64,
 }
 
 /// The list as it is in its file.
@@ -191,7 +206,7 @@ impl Alarms {
         let alarms = Self {
             own_folder: root.join(super::OWN),
             writing: Mutex::default(),
-            state: Mutex::new(State { next: 1, kept: Vec::new() }),
+            state: Mutex::new(State { next: 1, ..State::default() }),
         };
         let path = alarms.folder().join(LIST);
         let at = |err| Error::at(&path.display().to_string(), err);
@@ -220,7 +235,13 @@ impl Alarms {
     /// Makes the list that was read the one that counts, and puts the evidence beside it in order.
     fn take_over(&self, list: List, evidence: &[(u64, AlarmKind, String)], now: UnixSeconds) -> io::Result<()> {
         let listed_next = list.next;
-        let mut kept: Vec<Kept> = list.alarms.into_iter().map(|alarm| Kept { written: alarm.last, alarm }).collect();
+        let kept = list.alarms.into_iter().map(|alarm| {
+            let name = alarm.evidence.as_ref();
+            // What is not there takes no room.
+            let evidence = name.and_then(|name| std::fs::metadata(self.folder().join(name)).ok());
+            Kept { written: alarm.last, alarm, evidence_bytes: evidence.map_or(0, |evidence| evidence.len()) }
+        });
+        let mut kept: Vec<Kept> = kept.collect();
         kept.sort_by_key(|kept| kept.alarm.id);
         let next = [Some(listed_next), kept.last().map(|kept| kept.alarm.id + 1)].into_iter().flatten().max();
         let mut orphans = Vec::new();
@@ -235,7 +256,7 @@ impl Alarms {
             }
         }
         let next = orphans.iter().map(|(id, ..)| id + 1).max().max(next).unwrap_or(1).max(1);
-        *self.lock() = State { next, kept };
+        *self.lock() = State { next, kept, unnamed: Vec::new() };
         for (_, kind, name) in orphans {
             let text = "evidence was found of an alarm that could not be written down".to_owned();
             let orphan = self.folder().join(name);
@@ -247,7 +268,7 @@ impl Alarms {
     }
 
     /// Raises an alarm; for the blocking pool. What is open already, with the same kind, database, subject and text, is
-    /// counted up instead, and keeps its evidence.
+    /// counted up instead, and keeps its evidence; so is the newest open one where there may be no more of its kind.
     ///
     /// # Errors
     /// What the system says. The alarm is raised all the same, until the end of this process.
@@ -264,33 +285,32 @@ impl Alarms {
         // It counts before it is written: nothing may be judged meanwhile, nor if the disk is full.
         let (mut alarm, evidence) = self.begin(new, now);
         log::error!("{}", log_text(&alarm));
+        let evidence_bytes = evidence.as_ref().map_or(0, |evidence| evidence.len() as u64);
         let written = evidence.map_or(Ok(None), |evidence| self.write_evidence(&alarm, &evidence).map(Some));
         alarm.evidence = written.as_ref().ok().cloned().flatten();
-        let dropped = {
+        {
             let mut state = self.lock();
             if let Some(kept) = state.kept.iter_mut().find(|kept| kept.alarm.id == alarm.id) {
                 kept.alarm.evidence.clone_from(&alarm.evidence);
+                kept.evidence_bytes = if alarm.evidence.is_some() { evidence_bytes } else { 0 };
             }
-            state.make_room()
-        };
-        self.write_list(now)?;
-        for name in dropped.iter().filter_map(|alarm| alarm.evidence.as_ref()) {
-            durable::remove_file(&self.folder().join(name))?;
+            state.make_room();
+            if let Some(kept) = state.kept.iter().find(|kept| kept.alarm.id == alarm.id) {
+                alarm = kept.alarm.clone();
+            }
         }
+        self.write_list(now)?;
         written.map(|_| alarm)
     }
 
     fn count_up(&self, new: &NewAlarm, now: UnixSeconds) -> Option<(Alarm, bool)> {
         let mut state = self.lock();
-        let latched = state.kept.iter().filter(|kept| kept.alarm.is_latched()).count();
-        let is_same = |alarm: &Alarm| {
-            alarm.is_open()
-                && alarm.kind == new.kind
-                && alarm.database == new.database
-                && (alarm.subject == new.subject && alarm.text == new.text
-                    || (latched >= ALARMS_MAX && new.kind.latches()))
-        };
-        let kept = state.kept.iter_mut().rev().find(|kept| is_same(&kept.alarm))?;
+        let is_alike = |alarm: &Alarm| alarm.is_open() && alarm.kind == new.kind && alarm.database == new.database;
+        let is_same = |alarm: &Alarm| is_alike(alarm) && alarm.subject == new.subject && alarm.text == new.text;
+        let same = state.kept.iter().rposition(|kept| is_same(&kept.alarm));
+        let newest = || state.kept.iter().rposition(|kept| is_alike(&kept.alarm));
+        let index = same.or_else(|| if state.has_too_many_like(new) { newest() } else { None })?;
+        let kept = &mut state.kept[index];
         kept.alarm.count += 1;
         kept.alarm.last = now;
         // A clock that was set back must not silence it.
@@ -314,7 +334,7 @@ impl Alarms {
             evidence: None,
         };
         state.next += 1;
-        state.kept.push(Kept { alarm: alarm.clone(), written: now });
+        state.kept.push(Kept { alarm: alarm.clone(), written: now, evidence_bytes: 0 });
         (alarm, new.evidence)
     }
 
@@ -392,7 +412,14 @@ impl Alarms {
     fn write_list(&self, now: UnixSeconds) -> io::Result<()> {
         let list = self.lock().to_list();
         self.write(&list)?;
-        self.lock().kept.iter_mut().for_each(|kept| kept.written = now);
+        let unnamed = {
+            let mut state = self.lock();
+            state.kept.iter_mut().for_each(|kept| kept.written = now);
+            std::mem::take(&mut state.unnamed)
+        };
+        for name in unnamed {
+            durable::remove_file(&self.folder().join(name))?;
+        }
         Ok(())
     }
 
@@ -427,18 +454,6 @@ impl Alarms {
 impl State {
     fn to_list(&self) -> List {
         List { next: self.next, alarms: self.kept.iter().map(|kept| kept.alarm.clone()).collect() }
-    }
-
-    /// Drops what is too much: the oldest ones that were cleared, then the oldest that do not latch.
-    fn make_room(&mut self) -> Vec<Alarm> {
-        let mut dropped = Vec::new();
-        while self.kept.len() > ALARMS_MAX {
-            let cleared = self.kept.iter().position(|kept| !kept.alarm.is_open());
-            let goes = cleared.or_else(|| self.kept.iter().position(|kept| !kept.alarm.is_latched()));
-            let Some(index) = goes else { break };
-            dropped.push(self.kept.remove(index).alarm);
-        }
-        dropped
     }
 }
 
@@ -593,7 +608,7 @@ mod tests {
         let alarms = Alarms {
             own_folder: tree.path(".larder"),
             writing: Mutex::default(),
-            state: Mutex::new(State { next: 1, kept: Vec::new() }),
+            state: Mutex::new(State { next: 1, ..State::default() }),
         };
         alarms.raise(NewAlarm { evidence: Some(Vec::new()), ..new(AlarmKind::Fork, "one") }, NOW).unwrap_err();
         assert_eq!(alarms.latched(DATABASE).unwrap().id, 1);
@@ -640,44 +655,6 @@ mod tests {
         // And evidence beside no list at all is evidence still.
         std::fs::remove_file(tree.path(".larder/alarms/alarms.json")).unwrap();
         assert!(load(&tree).latched(DATABASE).is_some());
-    }
-
-    /// So many are kept: cleared ones go first, then the oldest that do not latch; one that latches never does.
-    #[test]
-    fn the_number_is_bounded() {
-        let tree = Tree::new();
-        let alarms = load(&tree);
-        let raise = |kind, subject: &str| alarms.raise(new(kind, subject), NOW).unwrap();
-        raise(AlarmKind::Fork, "fork");
-        let evidence = Some(b"evidence".to_vec());
-        alarms.raise(NewAlarm { evidence, ..new(AlarmKind::Lie, "open") }, NOW).unwrap();
-        raise(AlarmKind::Lie, "cleared");
-        alarms.clear(&[3], NOW).unwrap();
-        {
-            // As if raised, without the disk's part.
-            let mut state = alarms.lock();
-            for number in 4..=256 {
-                let alarm = Alarm { id: number, cleared: None, ..state.kept[1].alarm.clone() };
-                let alarm = Alarm { subject: format!("{number}"), evidence: None, ..alarm };
-                state.kept.push(Kept { alarm, written: NOW });
-            }
-            state.next = 257;
-        }
-        raise(AlarmKind::Lie, "more");
-        assert_eq!((alarms.list().len(), subjects(&alarms.list()[..3])), (ALARMS_MAX, vec!["fork", "open", "4"]));
-        assert!(tree.has(".larder/alarms/2-lie.txt"));
-        raise(AlarmKind::Lie, "still more");
-        assert_eq!(subjects(&alarms.list()[..2]), ["fork", "4"]);
-        assert!(!tree.has(".larder/alarms/2-lie.txt"));
-        for kept in &mut alarms.lock().kept {
-            kept.alarm.kind = AlarmKind::Fork;
-        }
-        raise(AlarmKind::Lie, "no room");
-        assert!(alarms.list().iter().all(Alarm::is_latched));
-        raise(AlarmKind::Fork, "one of many");
-        raise(AlarmKind::Rollback, "the first of its kind");
-        raise(AlarmKind::Rollback, "the second");
-        assert_eq!((alarms.list().len(), load(&tree).list().len()), (ALARMS_MAX + 1, ALARMS_MAX + 1));
     }
 
     /// Texts of strangers stay in their line and have an end, and so has evidence.

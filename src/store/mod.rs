@@ -266,7 +266,7 @@ impl Store {
         let folder = path.parent().unwrap_or(&own_folder);
         durable::make_folders(folder)
             .and_then(|()| durable::replace_file(&own_folder, &path, content))
-            .map_err(|err| Error::at(name, err))
+            .map_err(|err| Error::at(&format!("{OWN}/{name}"), err))
     }
 
     /// Reads a small file of Larder's own, if there is one; for the blocking pool.
@@ -275,7 +275,22 @@ impl Store {
     /// What the system says.
     pub fn read_own(&self, name: &str) -> Result<Option<Bytes>, Error> {
         let stored = blob::open(self, &format!("{OWN}/{name}"))?;
-        stored.map(|stored| stored.read().map_err(|err| Error::at(name, err))).transpose()
+        stored.map(|stored| stored.read().map_err(|err| Error::at(&format!("{OWN}/{name}"), err))).transpose()
+    }
+
+    /// Gives a file of Larder's own, by its name in [`Store::own_folder`], another name, durably: `.damaged` is appended, and
+    /// an earlier one of that name goes. Returns where it is now; nothing if there was none. For the blocking pool.
+    ///
+    /// # Errors
+    /// What the system says. The file is then where it was, unless only the last step, syncing its folder, failed.
+    pub fn keep_own_aside(&self, name: &str) -> Result<Option<PathBuf>, Error> {
+        let path = self.own_folder().join(name);
+        let aside = self.own_folder().join(format!("{name}.damaged"));
+        let moved = match durable::rename(&path, &aside) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.and_then(|()| path.parent().map_or(Ok(()), durable::sync_folder)),
+        };
+        moved.map(|()| Some(aside)).map_err(|err| Error::at(&path.display().to_string(), err))
     }
 
     /// Says whether any record of a checksum database is stored; for the blocking pool.

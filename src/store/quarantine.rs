@@ -24,13 +24,21 @@ const NAME_BYTES_MAX: usize = 200;
 
 impl Store {
     /// Moves the file of `resource` out of the tree, durably; it is never served again. The `.ziphash` that spoke for a zip
-    /// is removed. Returns where the file lies now; nothing if there was none, or if it could only be removed, which is
+    /// is removed. Files of a checksum database are only removed: they can be fetched again, and would push evidence out that
+    /// cannot. Returns where the file lies now; nothing if there was none, or if it could only be removed, which is
     /// logged. The index is the caller's business. For the blocking pool.
     ///
     /// # Errors
     /// The file can neither be moved nor removed.
     pub fn quarantine(&self, resource: &Resource) -> io::Result<Option<PathBuf>> {
-        set_aside(self.root(), resource)
+        if is_kept(resource) {
+            return set_aside(self.root(), resource);
+        }
+        let path = self.root().join(resource.path());
+        if durable::remove_file(&path)? {
+            durable::sync_folder(path.parent().unwrap_or(self.root()))?;
+        }
+        Ok(None)
     }
 
     /// Moves a file that went to the quarantine back to its place, unless something is there by now. For the blocking pool.
@@ -48,16 +56,15 @@ impl Store {
     }
 }
 
-/// Does what [`Store::quarantine`] does, for the tree at `root`.
+/// Moves the file of `resource` to the quarantine of the tree at `root`, whatever it is, as [`Store::quarantine`] says.
 pub(super) fn set_aside(root: &Path, resource: &Resource) -> io::Result<Option<PathBuf>> {
     let relative = resource.path();
     let path = root.join(&relative);
     let folder = root.join(OWN).join("quarantine");
-    let moved = move_into(&folder, &path, &relative);
-    if let Err(err) = &moved {
+    let moved = move_into(&folder, &path, &relative).or_else(|err| {
         log::warn!("{relative}: cannot be moved out of the way, removed instead: {err}");
-        durable::remove_file(&path)?;
-    }
+        durable::remove_file(&path).map(|_| None)
+    })?;
     if matches!(resource, Resource::Artifact(_, ArtifactKind::Zip)) {
         durable::remove_file(&path.with_extension("ziphash"))?;
     }
@@ -65,7 +72,18 @@ pub(super) fn set_aside(root: &Path, resource: &Resource) -> io::Result<Option<P
         Some(Err(err)) if err.kind() != io::ErrorKind::NotFound => return Err(err),
         Some(Ok(()) | Err(_)) | None => {}
     }
-    Ok(moved.ok().flatten())
+    Ok(moved)
+}
+
+/// Says whether a file that does not hold says anything that cannot be had again.
+fn is_kept(resource: &Resource) -> bool {
+    match resource {
+        Resource::Artifact(..) | Resource::List(_) | Resource::Latest(_) | Resource::Query(..) => true,
+        Resource::SumdbSupported(_)
+        | Resource::SumdbLatest(_)
+        | Resource::SumdbLookup(..)
+        | Resource::SumdbTile(..) => false,
+    }
 }
 
 fn move_into(folder: &Path, path: &Path, relative: &str) -> io::Result<Option<PathBuf>> {
@@ -170,6 +188,22 @@ mod tests {
         tree.put(&long.path(), "x");
         let moved = store.quarantine(&long).unwrap().unwrap();
         assert!(moved.to_str().unwrap().ends_with("@abc@@v@v1.0.0.mod"));
+    }
+
+    /// What a checksum database says again at any time takes nothing else's place.
+    #[test]
+    fn files_of_databases_are_removed() {
+        let tree = Tree::new();
+        let store = Store::open_root(tree.root()).unwrap();
+        for path in ["latest", "supported", "lookup/example.com/m@v1.0.0", "tile/8/0/000", "tile/8/0/001.p/7"] {
+            let path = format!("sumdb/sumdb.larder.test/{path}");
+            let resource = Resource::parse(&path).unwrap();
+            assert_eq!(store.quarantine(&resource).unwrap(), None);
+            tree.put(&path, "x");
+            assert_eq!(store.quarantine(&resource).unwrap(), None);
+            assert!(!tree.has(&path), "{path}");
+        }
+        assert!(!tree.has(".larder/quarantine"));
     }
 
     /// Where nothing can be kept, the file is removed all the same.

@@ -2,7 +2,7 @@
 //!
 //! Owns the file `ROOT/.larder/unverified`. Called by `verify`, and by the server's side for who got what; calls
 //! [`super::durable`]. Invariants: an artifact is in the file before it gets its name in the tree; a cut-off last line
-//! is no line; nothing here is asked for a hit while nothing is unverified, and nothing a hit asks waits for the disk.
+//! is no line; what was left out is told ([`Unverified::is_incomplete`]); nothing here is asked for a hit while nothing is unverified, and nothing a hit asks waits for the disk.
 //!
 //! ```text
 //! {"add":{"module":"a.example/m@v1.0.0","kind":"zip","reason":"…","upstream":"https://…","since":1800000000,"served":[],"more":0}}
@@ -17,7 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ use super::{Error, durable};
 use crate::clock::UnixSeconds;
 use crate::module::ModuleVersion;
 use crate::resource::ArtifactKind;
+
+mod state;
 
 /// How many artifacts may be noted. One beyond is not, and found when all is verified.
 pub const RECORDS_MAX: usize = 200_000;
@@ -69,6 +71,7 @@ pub struct Unverified {
     own_folder: PathBuf,
     /// How many records there are, for those who must not wait.
     len: AtomicUsize,
+    is_incomplete: AtomicBool,
     /// Held while the disk is written to; taken before `state`.
     journal: Mutex<Journal>,
     /// Never held while the disk is written to.
@@ -93,6 +96,8 @@ struct State {
     /// What the file does not say yet.
     removed: Vec<Key>,
     changed: BTreeSet<Key>,
+    /// The file had more than may be noted.
+    is_cut: bool,
 }
 
 #[derive(Debug)]
@@ -131,7 +136,8 @@ enum Line {
 }
 
 impl Unverified {
-    /// Reads the journal of the cache directory `root`, and replaces it if it says more than is left of it.
+    /// Reads the journal of the cache directory `root`, and replaces it if it says more than is left of it. One with lines
+    /// that make no sense stays until something is written, so that a crash does not hide that it had them.
     ///
     /// # Errors
     /// What the system says about reading. A journal that could only not be replaced is logged.
@@ -139,6 +145,7 @@ impl Unverified {
         let unverified = Self {
             own_folder: root.join(super::OWN),
             len: AtomicUsize::new(0),
+            is_incomplete: AtomicBool::new(false),
             journal: Mutex::default(),
             state: Mutex::default(),
         };
@@ -150,7 +157,9 @@ impl Unverified {
         };
         let is_tidy = unverified.replay(BufReader::new(file)).map_err(at)?;
         let mut journal = unverified.lock_journal();
-        if is_tidy {
+        if unverified.is_incomplete() {
+            journal.is_behind = true;
+        } else if is_tidy {
             journal.bytes = unverified.lock().live_bytes;
             journal.file = Some(OpenOptions::new().append(true).open(&path).map_err(at)?);
         } else if let Err(err) = unverified.rewrite(&mut journal) {
@@ -176,15 +185,19 @@ impl Unverified {
                 break;
             }
             match serde_json::from_slice::<Line>(&line) {
-                Ok(parsed) => is_tidy &= state.apply(parsed, line.len() as u64 + 1),
-                Err(_) => unreadable += 1,
+                Ok(parsed) if parsed.key().is_some() => is_tidy &= state.apply(parsed, line.len() as u64 + 1),
+                Ok(_) | Err(_) => unreadable += 1,
             }
         }
         if unreadable > 0 {
+            self.is_incomplete.store(true, Ordering::Release);
             log::warn!(
                 "{}: {unreadable} lines make no sense; what they were about is not known to be unverified",
                 self.path().display()
             );
+        }
+        if state.is_cut {
+            self.is_incomplete.store(true, Ordering::Release);
         }
         self.len.store(state.records.len(), Ordering::Release);
         Ok(is_tidy && unreadable == 0)
@@ -200,13 +213,26 @@ impl Unverified {
         self.len.load(Ordering::Acquire)
     }
 
+    /// Says whether something may be stored that was neither judged nor noted here: the list was full, or lines of it could
+    /// not be read. Stays so until [`Unverified::begin_anew`]. Costs nothing.
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete.load(Ordering::Acquire)
+    }
+
+    /// Makes the list count as complete, because all that is stored is about to be looked at; what is left out from now on
+    /// makes it incomplete again.
+    pub fn begin_anew(&self) {
+        self.is_incomplete.store(false, Ordering::Release);
+    }
+
     /// Says whether this artifact has not been judged.
     pub fn contains(&self, version: &ModuleVersion, kind: ArtifactKind) -> bool {
         !self.is_empty() && self.lock().records.contains_key(&(version.clone(), kind))
     }
 
     /// Notes an artifact, durably, before it gets its name; for the blocking pool. One that is noted already gets the new
-    /// reason and upstream, and keeps who got it. Beyond [`RECORDS_MAX`] nothing is noted, but that is logged.
+    /// reason and upstream, and keeps who got it. Beyond [`RECORDS_MAX`] nothing is noted, but that is logged, and told by
+    /// [`Unverified::is_incomplete`].
     ///
     /// # Errors
     /// What the system says; the artifact is not noted then.
@@ -220,6 +246,7 @@ impl Unverified {
         if self.len() < RECORDS_MAX {
             journal.is_full_told = false;
         } else if known.is_none() {
+            self.is_incomplete.store(true, Ordering::Release);
             if !std::mem::replace(&mut journal.is_full_told, true) {
                 log::error!(
                     "{RECORDS_MAX} files are noted as unverified; what comes now is not: larder verify finds it"
@@ -382,102 +409,11 @@ impl Journal {
     }
 }
 
-impl State {
-    /// Applies a line of the journal. Returns whether a journal of just what is left would have it, too.
-    fn apply(&mut self, line: Line, bytes: u64) -> bool {
-        match line {
-            Line::Add { name, record } => {
-                let Some(key) = key_of(&name) else { return false };
-                let is_new = !self.records.contains_key(&key);
-                if is_new && self.records.len() >= RECORDS_MAX {
-                    return false;
-                }
-                self.insert(key, record, bytes);
-                is_new
-            }
-            Line::Served { name, served, more } => {
-                if let Some(kept) = key_of(&name).and_then(|key| self.records.get_mut(&key)) {
-                    kept.record.served.extend(served);
-                    kept.record.served.truncate(CLIENTS_MAX);
-                    kept.record.served_more = more;
-                    kept.served_written = kept.record.served.len();
-                }
-                false
-            }
-            Line::Removed(name) => {
-                if let Some(kept) = key_of(&name).and_then(|key| self.records.remove(&key)) {
-                    self.live_bytes = self.live_bytes.saturating_sub(kept.bytes);
-                }
-                false
-            }
+impl Line {
+    fn key(&self) -> Option<Key> {
+        match self {
+            Self::Add { name, .. } | Self::Served { name, .. } | Self::Removed(name) => key_of(name),
         }
-    }
-
-    fn insert(&mut self, key: Key, record: Record, bytes: u64) {
-        self.changed.remove(&key);
-        let served_written = record.served.len();
-        let kept = Kept { record, tried: UnixSeconds::default(), served_written, bytes };
-        self.live_bytes += bytes;
-        if let Some(old) = self.records.insert(key, kept) {
-            self.live_bytes = self.live_bytes.saturating_sub(old.bytes);
-        }
-    }
-
-    /// Inserts a record that has just been written, as it was a moment ago: what has come in since is kept.
-    fn insert_written(&mut self, key: &Key, mut record: Record, bytes: u64) {
-        // Removed meanwhile, it is there again now.
-        self.removed.retain(|removed| removed != key);
-        let served_written = record.served.len();
-        if let Some(known) = self.records.get(key) {
-            record.served.clone_from(&known.record.served);
-            record.served_more = known.record.served_more;
-        }
-        let is_changed = self.changed.contains(key);
-        self.insert(key.clone(), record, bytes);
-        if is_changed {
-            self.changed.insert(key.clone());
-        }
-        if let Some(kept) = self.records.get_mut(key) {
-            kept.served_written = served_written;
-        }
-    }
-
-    fn is_outgrown_by(&self, bytes: u64) -> bool {
-        bytes > 2 * self.live_bytes + SLACK_BYTES
-    }
-
-    /// Returns the lines that the file does not have yet, which it is trusted to get.
-    fn take_unwritten(&mut self) -> Vec<u8> {
-        let mut content = Vec::new();
-        for key in std::mem::take(&mut self.removed) {
-            content.extend(encode(&Line::Removed(name_of(&key))).unwrap_or_default());
-        }
-        for key in std::mem::take(&mut self.changed) {
-            let Some(kept) = self.records.get_mut(&key) else { continue };
-            let served = kept.record.served[kept.served_written..].to_vec();
-            kept.served_written = kept.record.served.len();
-            let line = Line::Served { name: name_of(&key), served, more: kept.record.served_more };
-            let line = encode(&line).unwrap_or_default();
-            kept.bytes += line.len() as u64;
-            self.live_bytes += line.len() as u64;
-            content.extend(line);
-        }
-        content
-    }
-
-    /// Returns a whole journal of what is left. What was not written is in it.
-    fn compact(&mut self) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        for (key, kept) in &mut self.records {
-            let line = encode(&Line::Add { name: name_of(key), record: kept.record.clone() })?;
-            kept.bytes = line.len() as u64;
-            kept.served_written = kept.record.served.len();
-            content.extend(line);
-        }
-        self.live_bytes = content.len() as u64;
-        self.removed.clear();
-        self.changed.clear();
-        Ok(content)
     }
 }
 
@@ -604,12 +540,29 @@ mod tests {
         }
         tree.put(PATH, [&whole[..first], &[0; 4096]].concat());
         assert_eq!(load(&tree).len(), 1);
-        // A line that makes no sense costs none of the others.
-        tree.put(
-            PATH,
-            [&b"{\"what\":1}\n\xff\n{\"removed\":{\"module\":\"-\",\"kind\":\"-\"}}\n"[..], &whole].concat(),
-        );
-        assert_eq!((load(&tree).len(), lines(&tree)), (2, 2));
+        assert!(!load(&tree).is_incomplete());
+    }
+
+    /// A line that makes no sense costs none of the others, but the list is not complete then, nor after a crash before
+    /// anything was written.
+    #[test]
+    fn unreadable_lines_are_told() {
+        let nameless = "{\"removed\":{\"module\":\"-\",\"kind\":\"-\"}}\n";
+        for damaged in ["{\"what\":1}\n", "\u{0}\u{0}\n", nameless] {
+            let tree = Tree::new();
+            load(&tree).add(&version(1), ArtifactKind::Mod, entry("out of reach")).unwrap();
+            let whole = std::fs::read_to_string(tree.path(PATH)).unwrap();
+            tree.put(PATH, format!("{damaged}{whole}"));
+            assert!(load(&tree).is_incomplete());
+            let unverified = load(&tree);
+            assert!(unverified.is_incomplete() && unverified.len() == 1, "{damaged}");
+            unverified.add(&version(2), ArtifactKind::Mod, entry("out of reach")).unwrap();
+            assert!(unverified.is_incomplete());
+            unverified.begin_anew();
+            assert!(!unverified.is_incomplete());
+            let unverified = load(&tree);
+            assert_eq!((unverified.is_incomplete(), unverified.len(), lines(&tree)), (false, 2, 2));
+        }
     }
 
     /// So many clients are noted by name, the others counted; a flush writes only what is new.
@@ -696,7 +649,12 @@ mod tests {
         let unverified = load(&tree);
         unverified.add(&version(1), ArtifactKind::Zip, entry("one")).unwrap();
         unverified.len.store(RECORDS_MAX, Ordering::Release);
+        assert!(!unverified.is_incomplete());
+        unverified.add(&version(1), ArtifactKind::Zip, entry("two")).unwrap();
+        unverified.len.store(RECORDS_MAX, Ordering::Release);
+        assert!(!unverified.is_incomplete());
         unverified.add(&version(2), ArtifactKind::Zip, entry("two")).unwrap();
+        assert!(unverified.is_incomplete());
         unverified.add(&version(1), ArtifactKind::Zip, entry("three")).unwrap();
         assert!(!unverified.contains(&version(2), ArtifactKind::Zip));
         assert_eq!(load(&tree).list(9)[0].2.reason, "three");

@@ -114,10 +114,9 @@ impl Database {
     /// Opens the database's part of the store; nothing is asked yet.
     ///
     /// # Errors
-    /// What the disk says, and a known head that does not verify: nobody but Larder writes it, and without it an old
-    /// history could be shown again.
+    /// What the disk says, and a known head of another key. One that is damaged latches an alarm instead.
     pub fn open(config: Config, parts: Parts) -> Result<Self, store::Error> {
-        let known = Known::open(&parts.store, &config.name, &config.key)?;
+        let known = Known::open(&parts, &config.name, &config.key)?;
         let can_serve = known.head().is_some() || parts.store.has_lookups(&config.name);
         let ways = Ways::new(config.ways, config.name.clone(), Arc::clone(&parts.upstreams), parts.clock.clone());
         Ok(Self {
@@ -323,7 +322,7 @@ impl Database {
 
     /// An older head is no lie: caches keep answers. But a log that stays shorter than it was has lost something.
     async fn look_into_rollback(&self, resource: &Resource, came: &Bytes) {
-        let Some((known, since)) = self.known.head_and_age(&self.parts.clock) else { return };
+        let Some((known, since)) = self.known.head_and_age(&self.parts, &self.name).await else { return };
         if since < evidence::ROLLBACK_GRACE {
             log::info!("an older tree head than the known one came database={}", self.name);
             return;

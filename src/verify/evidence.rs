@@ -12,9 +12,10 @@ use bytes::Bytes;
 use super::database::Parts;
 use crate::clock::Clock;
 use crate::store;
-use crate::store::alarms::{AlarmKind, Alarms, NewAlarm};
+use crate::store::alarms::{AlarmKind, Alarms, LIE_EVIDENCE_BYTES_MAX, NewAlarm};
 use crate::sumdb::check::Lie;
 use crate::sumdb::fork::Fork;
+use crate::sumdb::head::HeadError;
 use crate::sumdb::{SignedHead, SumdbName};
 
 /// Caches between a database and us may answer with a head that is older by so much.
@@ -32,13 +33,16 @@ pub(super) async fn raise(alarms: &Arc<Alarms>, clock: &Clock, alarm: NewAlarm) 
 
 pub(super) async fn lie(parts: &Parts, name: &SumdbName, subject: &str, lie: &Lie, answer: &Bytes) {
     let text = format!("an answer does not verify: {lie}");
+    let shown = beginning(answer);
+    let is_cut = shown.len() < answer.len();
+    let details = is_cut.then(|| ("evidence".to_owned(), format!("the beginning of {} bytes", answer.len())));
     let alarm = NewAlarm {
         kind: AlarmKind::Lie,
         database: Some(name.to_string()),
         subject: subject.to_owned(),
         text,
-        details: Vec::new(),
-        evidence: Some(answer.to_vec()),
+        details: details.into_iter().collect(),
+        evidence: Some(shown.to_vec()),
     };
     raise(&parts.alarms, &parts.clock, alarm).await;
 }
@@ -90,6 +94,18 @@ pub(super) async fn inconsistent(
     raise(&parts.alarms, &parts.clock, alarm).await;
 }
 
+/// Returns the alarm for the known head in the file at `path`, which cannot be read any more. The file itself is kept aside.
+pub(super) fn head_lost(name: &SumdbName, path: &str, err: &HeadError) -> NewAlarm {
+    NewAlarm {
+        kind: AlarmKind::Inconsistent,
+        database: Some(name.to_string()),
+        subject: format!("the known head of {name}"),
+        text: format!("the newest head that was accepted cannot be read, so an older log would not be noticed: {err}"),
+        details: vec![("was in".to_owned(), path.to_owned()), ("kept aside as".to_owned(), format!("{path}.damaged"))],
+        evidence: None,
+    }
+}
+
 /// Returns the alarm for two records of one module version with different hashes. `records` are their numbers and, as far
 /// as they could be had, their texts; `subject` is the module version, if it is known.
 pub fn duplicate(
@@ -136,4 +152,30 @@ pub fn unfounded(name: &SumdbName, why: &str, proved: u64, before: Option<&Signe
 fn heads(known: Option<&SignedHead>, came: &str) -> String {
     let known = known.map_or("none\n", SignedHead::note);
     format!("known head:\n\n{known}\nwhat came:\n\n{came}")
+}
+
+/// Returns as much of an answer as is kept of a lie; a text stays one.
+fn beginning(answer: &[u8]) -> &[u8] {
+    let Some(cut) = answer.get(..LIE_EVIDENCE_BYTES_MAX) else { return answer };
+    match std::str::from_utf8(cut) {
+        // Only the last character is cut in two.
+        Err(err) if err.error_len().is_none() => &cut[..err.valid_up_to()],
+        Ok(_) | Err(_) => cut,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is short is kept whole, and no character is cut in two.
+    #[test]
+    fn lies_are_cut() {
+        let max = LIE_EVIDENCE_BYTES_MAX;
+        assert_eq!(beginning(b"short"), b"short");
+        assert_eq!(beginning(&vec![b'x'; max]).len(), max);
+        assert_eq!(beginning(&vec![0xff; max + 1]).len(), max);
+        assert_eq!(beginning("ö".repeat(max).as_bytes()).len(), max);
+        assert_eq!(beginning(format!("x{}", "ö".repeat(max)).as_bytes()).len(), max - 1);
+    }
 }
