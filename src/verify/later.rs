@@ -329,6 +329,8 @@ impl Verifier {
             Ok(_) => {}
             Err(err) => log::warn!("{err}"),
         }
+        // What is missing from the list is found by this walk.
+        self.unverified.begin_anew();
         let (sender, mut found) = mpsc::channel(QUEUE_FILES);
         let store = Arc::clone(&self.parts.store);
         let walk = store::blocking(move || {
