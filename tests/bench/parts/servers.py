@@ -118,6 +118,8 @@ class Larder(Process):
     def __init__(self, tools, cache, upstream, extra, cores):
         ready = tools.scratch("larder.ready")
         argv = [tools.larder_bin, "-listen", "127.0.0.1", "-port", "0", "-cache", cache, "-upstream", upstream]
+        if "-gosumdb" not in extra:
+            argv += ["-gosumdb", "off"]
         started = time.monotonic()
         super().__init__([*argv, "-ready-file", ready, *extra], ready[:-6] + ".log", cores, clean_env())
         self.wait_for(lambda: os.path.exists(ready) and os.path.getsize(ready) > 0)
