@@ -44,7 +44,8 @@ pub struct Turn<'a>(&'a Verifying);
 impl Verifying {
     /// Begins; nothing if it has begun already.
     pub fn begin(&self) -> Option<Turn<'_>> {
-        (!self.0.swap(true, Ordering::AcqRel)).then_some(Turn(self))
+        // Made only if it is to be handed out: dropping one ends the turn of whoever has it.
+        (!self.0.swap(true, Ordering::AcqRel)).then(|| Turn(self))
     }
 
     /// Says whether it is under way.
