@@ -248,13 +248,13 @@ impl Claim {
         if number >= size {
             return Err(Lie::BeyondHead { number, size });
         }
-        // Here they are not read, but go commands from before the fix would take them from a note that says more than a
+        // golang/go#80745: lines are taken from the text whose leaf hash is to be proved, never from the rest of the answer.
+        let go_sum = GoSum::find(answer.text, target)?;
+        // Others are not read here, but go commands from before the fix would take them from a note that says more than a
         // head.
         if let Some(target) = lines_outside(answer.note, target) {
             return Err(Lie::LinesOutside { target });
         }
-        // golang/go#80745: lines are taken from the text whose leaf hash is to be proved, never from the rest of the answer.
-        let go_sum = GoSum::find(answer.text, target)?;
         Ok(Self { number, go_sum, leaf: Hash::of_record(answer.text.as_bytes()) })
     }
 }

@@ -317,6 +317,10 @@ fn issue_80745_lines_outside_of_the_record_do_not_count() {
     // The head's further lines do no harm to the record that is there.
     let own = LookupCheck::new(answer(&format!("{head}{forged}")).as_bytes(), &target(7), None, &key).unwrap();
     proved(own.run(|tile| Some(log.tile(tile))));
+    // Unless they are for the very module: a go command from before the fix would take them.
+    let misleading = answer(&format!("{head}{}", record(7, "forged")));
+    let own = LookupCheck::new(misleading.as_bytes(), &target(7), None, &key).unwrap();
+    assert_eq!(lie(own.run(|tile| Some(log.tile(tile)))), Lie::LinesOutside { target: target(7) });
     let appended = LookupCheck::new((answer(&head) + &forged).as_bytes(), &target(9999), None, &key);
     assert!(matches!(appended, Err(Lie::Head(HeadError::Note(NoteError::NotSignature { .. })))));
     let before = LookupCheck::new((forged.clone() + &answer(&head)).as_bytes(), &target(9999), None, &key);

@@ -77,7 +77,8 @@ fn the_known_head_never_moves_back() {
     get_true(&larder, &ground, C, "zip");
 }
 
-/// A head that somebody has changed on the disk is no head: Larder says so at its start instead of believing anything.
+/// A head that has changed on the disk is no head, and what it was is not known any more: an alarm says so, and in the mode
+/// strict nothing new is judged before a person has looked. What is stored is served.
 #[test]
 fn a_damaged_head_is_not_believed() {
     let ground = Ground::new(&[]);
@@ -89,11 +90,28 @@ fn a_damaged_head_is_not_believed() {
     let path = head_file(&larder, &ground);
     let head = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, head.replace("\n3\n", "\n2\n")).unwrap();
-    let said = ground.start().cache(folder.path()).refused();
-    assert!(said.contains("head"), "{said}");
-    std::fs::write(&path, head).unwrap();
-    let larder = ground.start().cache(folder.path()).run();
+    let larder = ground.strict().cache(folder.path()).run();
+    let alarms = super::alarms(&larder);
+    assert!(alarms.len() == 1 && alarms[0].kind == "inconsistent", "{alarms:?}");
     larder.hit(&file(A, "zip"));
+    let answer = larder.get(&file(B, "zip")).expect(503);
+    let refused = answer.text();
+    assert!(refused.contains("inconsistent") && refused.contains("larder alarms"), "{refused}");
+}
+
+/// A head that another key signed means that somebody has changed the key: Larder says so at its start, with the file to
+/// look at, instead of believing anything.
+#[test]
+fn a_head_of_another_key_ends_the_start() {
+    let ground = Ground::new(&[]);
+    let folder = temp_dir();
+    let mut larder = ground.start().cache(folder.path()).run();
+    get_true(&larder, &ground, A, "zip");
+    larder.stop();
+    let public = crate::harness::fixture().join(format!("sumdb/{}/latest", crate::harness::PUBLIC_DATABASE));
+    std::fs::copy(public, head_file(&larder, &ground)).unwrap();
+    let said = ground.start().cache(folder.path()).refused();
+    assert!(said.contains("head") && said.contains("another key"), "{said}");
 }
 
 /// Tiles that rot on the disk are no lies of the database: they are fetched afresh, and no alarm is raised.
