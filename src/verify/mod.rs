@@ -258,8 +258,6 @@ impl Verifier {
     }
 
     async fn record_in_time(&self, database: &Arc<Database>, module: &ModuleVersion) -> Result<ProvedRecord, Failure> {
-        let offline = |reason: String| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason };
-        let target = target(module).map_err(|err| offline(err.to_string()))?;
         let patience = match self.config.mode {
             Mode::Strict => PATIENCE_STRICT,
             // Long enough for what is stored.
@@ -267,17 +265,17 @@ impl Verifier {
             Mode::WhenReachable => PATIENCE,
         };
         let answers = database.answers();
-        let Ok(looked) = timeout(patience, database.record(&target)).await else {
+        let Ok(record) = timeout(patience, record_of(database, module)).await else {
             // One slow record is no dead database; nor does a short wait say anything that a long one had not said.
             if patience == PATIENCE && database.answers() == answers {
                 self.set_impatient(Some(self.parts.clock.steady()));
             }
-            return Err(offline(format!("no answer within {} s", patience.as_secs_f32())));
+            return Err(no_answer(database, patience));
         };
         if database.answers() != answers {
             self.set_impatient(None);
         }
-        looked.map(|looked| looked.record)
+        record
     }
 
     fn is_impatient(&self) -> bool {
@@ -292,12 +290,8 @@ impl Verifier {
     /// As [`Self::record_in_time`], for who is in no hurry and whose waiting says nothing to those who are.
     async fn record_unhurried(&self, module: &ModuleVersion) -> Result<ProvedRecord, Failure> {
         let Some(database) = &self.database else { return Err(Failure::Stopped) };
-        let offline = |reason: String| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason };
-        let target = target(module).map_err(|err| offline(err.to_string()))?;
-        match timeout(PATIENCE_STRICT, database.record(&target)).await {
-            Ok(looked) => looked.map(|looked| looked.record),
-            Err(_) => Err(offline(format!("no answer within {} s", PATIENCE_STRICT.as_secs()))),
-        }
+        let record = timeout(PATIENCE_STRICT, record_of(database, module)).await;
+        record.unwrap_or_else(|_| Err(no_answer(database, PATIENCE_STRICT)))
     }
 
     /// Says why a file need not be fetched at all: it could not be judged, and would be refused.
@@ -306,10 +300,6 @@ impl Verifier {
         if self.is_exempt(module.path()) {
             return None;
         }
-        self.latched(database, module)
-    }
-
-    fn latched(&self, database: &Database, module: &ModuleVersion) -> Option<Failure> {
         let name = &database.name;
         let alarm = self.parts.alarms.latched(name.as_str())?;
         let (id, kind) = (alarm.id, alarm.kind);
@@ -427,6 +417,17 @@ impl Content {
         let hex = |byte: u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(u32::from(digit), 16).unwrap_or('0'));
         hasher.finalize().into_iter().flat_map(hex).collect()
     }
+}
+
+async fn record_of(database: &Arc<Database>, module: &ModuleVersion) -> Result<ProvedRecord, Failure> {
+    let target = target(module)
+        .map_err(|err| Failure::Offline { upstream: Arc::from(database.name.as_str()), reason: err.to_string() })?;
+    database.record(&target).await.map(|looked| looked.record)
+}
+
+fn no_answer(database: &Database, patience: Duration) -> Failure {
+    let reason = format!("no answer within {} s", patience.as_secs_f32());
+    Failure::Offline { upstream: Arc::from(database.name.as_str()), reason }
 }
 
 /// Says in which way a hash is not the one of the record, if it is not.
